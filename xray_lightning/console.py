@@ -1,0 +1,33 @@
+"""What long work shows on the terminal: messages and progress bars, on one console so that they do not mix."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich import get_console
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints messages whole, without folding, so that paths can be copied; errors go to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = Text(self.format(record))
+        if record.levelno >= logging.ERROR:
+            text = Text("Error: ", style="bold red").append(Text(str(text), style="default"))
+            Console(stderr=True).print(text, soft_wrap=True)
+        else:
+            style = "yellow" if record.levelno >= logging.WARNING else ""
+            get_console().print(text, style=style, soft_wrap=True)
+
+
+def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Passes the items on, with a bar on terminals that counts them and tells the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = get_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=description)

@@ -1,0 +1,34 @@
+"""COVID-19 Radiography Database (Chowdhury et al. 2020, Rahman et al. 2021)."""
+
+from typing import ClassVar
+
+from xray_lightning.data.catalog import Layout
+from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.download import KaggleSource
+
+
+class CovidDataModule(XRayDataModule):
+    """Covid 0, Healthy 1, Lung_infection 2, Pneumonia 3. Test is ceil(15 %) of each class.
+
+    Reads the `images/` folder of each class, or the class folder itself in releases without one; lung masks
+    are not images to classify. File names do not tell patients, so each file's content is its own group.
+    """
+
+    layout: ClassVar = Layout(
+        folders={
+            "Covid": ["COVID"],
+            "Healthy": ["Normal"],
+            "Lung_infection": ["Lung_Opacity"],
+            "Pneumonia": ["Viral Pneumonia"],
+        }
+    )
+    kaggle: ClassVar = KaggleSource(
+        handle="tawsifurrahman/covid19-radiography-database",
+        folder="COVID-19_Radiography_Dataset",
+        counts={"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345},
+    )
+    published_test: ClassVar = 3176
+    reference: ClassVar = {
+        "cnn": {"accuracy": 0.8317, "f1": 0.8488},
+        "resnet50": {"accuracy": 0.8780, "f1": 0.8716},
+    }

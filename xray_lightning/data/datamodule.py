@@ -1,0 +1,172 @@
+"""The data module that every data set shares."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from xray_lightning.data.augment import CropRotateJitter
+from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
+from xray_lightning.data.catalog import SYNTHETIC_MARKER, Layout, Radiograph, scan
+from xray_lightning.data.download import KaggleSource
+from xray_lightning.data.pixels import fingerprint, load_pixels
+from xray_lightning.data.splits import TEST, TRAIN, UNUSED, VAL, split
+from xray_lightning.errors import XRayError, did_you_mean
+
+
+class XRayDataModule(LightningDataModule):
+    """Folders of radiographs as batches: (B, 1, S, S) uint8 and (B,) int64, S being `image_size` in pixels.
+
+    A data set derives from this and says where its images lie; see `PneumoniaDataModule`. With two classes
+    the second is the positive one.
+    """
+
+    layout: ClassVar[Layout]
+    kaggle: ClassVar[KaggleSource]
+    published_test: ClassVar[int]  # images in the test set of the original study
+    reference: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # its scores, by model
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        image_size: int,
+        cache_dir: str,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        seed: int = 0,
+        split_seed: int = 0,
+        val_fraction: float = 0.15,
+        test_fraction: float | None = None,
+        balance: Literal["weighted_loss", "sampling", "none"] = "weighted_loss",
+        augment: CropRotateJitter | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.root = Path(root)
+        self.image_size = image_size
+        self.cache_dir = Path(cache_dir)
+        self.class_names = self._chosen(classes)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.split_seed = split_seed
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.balance = balance
+        self.augment = augment
+        self.rows: list[Radiograph] = []
+        for key, value in (("image_size", image_size), ("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise XRayError(f"dataset.{key}={value} is not valid. Give a whole number of at least 1.")
+        for key, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if share is not None and not 0 < share < 1:
+                raise XRayError(f"dataset.{key}={share} is not valid. Give a share between 0 and 1, such as 0.15.")
+
+    def _chosen(self, classes: Sequence[str] | None) -> list[str]:
+        known = list(self.layout.folders)
+        chosen = known if classes is None else list(classes)
+        for name in chosen:
+            if name not in known:
+                raise XRayError(f"dataset.classes has '{name}', which is no class here. {did_you_mean(name, known)}")
+        if len(set(chosen)) < max(2, len(chosen)):
+            raise XRayError(f"dataset.classes={chosen} must name two or more different classes of {known}.")
+        return chosen
+
+    def setup(self, stage: str | None = None) -> None:
+        """Scans, splits and decodes, once. Raises XRayError for folders or images that cannot be used."""
+        if self.rows:
+            return
+        try:
+            self.rows = scan(self.root, self.layout, self.class_names)
+        except XRayError as error:
+            raise XRayError(f"{error}\n{self._how_to_get()}") from error
+        self.sides = split(
+            self.rows, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.split_seed
+        )
+        self.labels = np.array([row.label for row in self.rows], dtype=np.int64)
+        self._refuse_empty_sides()
+        self.fingerprint = fingerprint(self.rows, self.image_size)
+        self.pixels = load_pixels(self.root, self.rows, self.image_size, self.cache_dir)
+        self.inputs: np.ndarray = self.pixels[:, None]
+
+    def _how_to_get(self) -> str:
+        root = self.root if self.root.is_absolute() else f"{self.root} (in {Path.cwd()})"
+        return (
+            f"Looked for the {self.name} images in {root}. To get them:\n"
+            f"  python -m xray_lightning.data.download dataset={self.name}\n"
+            f"or fetch {self.kaggle.page} by hand and unpack it so that this folder exists,\n"
+            "or say where they are: XRAY_DATA=<folder above it>, or dataset.root=<folder>.\n"
+            "To try the program without data: make demo"
+        )
+
+    def _refuse_empty_sides(self) -> None:
+        for side in (TRAIN, VAL, TEST):
+            counts = np.bincount(self.labels[self.rows_of(side)], minlength=len(self.class_names))
+            lacking = [name for name, count in zip(self.class_names, counts, strict=True) if not count]
+            if lacking:
+                raise XRayError(
+                    f"{self.root}: no {side} image of {', '.join(lacking)}. The class has too few images, or too "
+                    "few patients, to be split. Add images, change dataset.val_fraction, or leave the class out "
+                    "with dataset.classes=[…]."
+                )
+
+    def rows_of(self, side: str) -> np.ndarray:
+        """Positions in the catalog of the images on one side of the split, int64."""
+        return np.flatnonzero([s == side for s in self.sides])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are phantoms, which every output then says."""
+        return (self.root.parent / SYNTHETIC_MARKER).is_file()
+
+    def class_weights(self) -> list[float] | None:
+        """For the loss: n / (classes * n of the class), mean 1 over training images; None unless asked for."""
+        if self.balance != "weighted_loss":
+            return None
+        counts = np.bincount(self.labels[self.rows_of(TRAIN)], minlength=len(self.class_names))
+        return (counts.sum() / (len(counts) * counts)).tolist()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images of each class on each side of the split."""
+        sides = [TRAIN, VAL, TEST] + [UNUSED] * (UNUSED in self.sides)
+        return {
+            side: {
+                name: int((self.labels[self.rows_of(side)] == label).sum())
+                for label, name in enumerate(self.class_names)
+            }
+            for side in sides
+        }
+
+    def train_dataloader(self) -> BatchLoader:
+        rows = self.rows_of(TRAIN)
+        weights = None
+        if self.balance == "sampling":
+            labels = self.labels[rows]
+            weights = 1 / np.bincount(labels)[labels]
+        return self._loader(rows, self.batch_size, seed=self.seed, weights=weights)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.rows_of(VAL), self.eval_batch_size)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader(self.rows_of(TEST), self.eval_batch_size)
+
+    def _loader(self, rows: np.ndarray, batch_size: int, **sampling: Any) -> BatchLoader:
+        if self.trainer is not None:
+            sampling |= {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+        return BatchLoader(self.inputs, self.labels, RowSampler(rows, **sampling), batch_size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augments training images, on the device; a function of seed and step alone. Features pass as they are."""
+        inputs, labels = batch
+        if self.augment is not None and self.trainer is not None and self.trainer.training and inputs.ndim == 4:
+            step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
+            generator = torch.Generator().manual_seed((self.seed << 32) + step)
+            inputs = self.augment(inputs, generator)
+        return inputs, labels

@@ -1,0 +1,98 @@
+"""Grouped, stratified splits: what belongs together stays together, and the counts are exact."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+
+from xray_lightning.data.catalog import Radiograph
+
+TRAIN, VAL, TEST = "train", "val", "test"
+UNUSED = "unused"  # an image outside the official test whose patient is in it
+
+
+def split(
+    rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: float | None, seed: int
+) -> list[str]:
+    """The side of each row: train, val, test or unused.
+
+    Without `test_fraction`, test is the official one, and `val_fraction` is of each class of the rest. With
+    it, ceil(fraction) of each class goes to test and to validation. Depends on the seed and on the files'
+    contents alone, not on their order. A group that holds several classes always trains.
+    """
+    groups = link_groups(rows)
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    sides = [TRAIN] * len(rows)
+    if test_fraction is None:
+        official = {groups[i] for i, row in enumerate(rows) if row.official == TEST}
+        for group in official:
+            for i in members.pop(group):
+                sides[i] = TEST if rows[i].official == TEST else UNUSED
+    pools: dict[int, list[str]] = defaultdict(list)
+    sizes: dict[int, int] = defaultdict(int)
+    for group, indices in members.items():
+        labels = {rows[i].label for i in indices}
+        for i in indices:
+            sizes[rows[i].label] += 1
+        if len(labels) == 1:
+            pools[labels.pop()].append(group)
+    for label in sorted(pools):
+        pool = sorted(pools[label], key=lambda group: _shuffle_key(rows, members[group], seed))
+        for side, fraction in ((TEST, test_fraction), (VAL, val_fraction)):
+            wanted = _ceil_share(sizes[label], fraction or 0.0)
+            chosen = _exact_choice([len(members[g]) for g in pool], wanted)
+            for position in chosen:
+                for i in members[pool[position]]:
+                    sides[i] = side
+            taken = set(chosen)
+            pool = [g for position, g in enumerate(pool) if position not in taken]
+    return sides
+
+
+def link_groups(rows: Sequence[Radiograph]) -> list[str]:
+    """A group key for each row: rows of one patient or with identical files, directly or in a chain, share it."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for row in rows:
+        a, b = root(f"group:{row.group}"), root(f"file:{row.digest}")
+        parent[max(a, b)] = min(a, b)
+    return [root(f"group:{row.group}") for row in rows]
+
+
+def _shuffle_key(rows: Sequence[Radiograph], indices: Sequence[int], seed: int) -> bytes:
+    content = min(rows[i].digest for i in indices)
+    return hashlib.blake2b(f"{seed}:{content}".encode(), digest_size=16).digest()
+
+
+def _ceil_share(count: int, fraction: float) -> int:
+    return ceil(count * Fraction(str(fraction)))  # 0.15 * 140 is 21.000000000000004 in floats
+
+
+def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
+    """Positions of groups with `wanted` images together, from the shortest prefix that allows it.
+
+    Where no choice of whole groups gives the count, the nearest lower count that can be had is taken. Subset
+    sums are kept as bits of integers: bit s of `reachable[n]` says that some of the first n groups sum to s.
+    """
+    reachable = [1]
+    mask = (1 << (wanted + 1)) - 1
+    for size in sizes:
+        if reachable[-1] >> wanted & 1:
+            break
+        reachable.append(reachable[-1] | (reachable[-1] << size) & mask)
+    remaining = reachable[-1].bit_length() - 1
+    chosen = []
+    for n in range(len(reachable) - 1, 0, -1):
+        if not reachable[n - 1] >> remaining & 1:
+            chosen.append(n - 1)
+            remaining -= sizes[n - 1]
+    return chosen

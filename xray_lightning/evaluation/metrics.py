@@ -1,0 +1,102 @@
+"""The metrics of every result, computed in one place from probabilities and labels."""
+
+import torch
+import torchmetrics.functional.classification as tm
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+SCALARS = (
+    "accuracy",
+    "recall",
+    "precision",
+    "f1",
+    "balanced_accuracy",
+    "specificity",
+    "auroc",
+    "auprc",
+    "mcc",
+    "log_loss",
+    "brier",
+    "ece",
+    "macro_recall",
+    "macro_precision",
+    "macro_f1",
+)
+PER_CLASS = ("recall", "precision", "f1", "specificity", "auroc", "auprc")
+CALIBRATION_BINS = 15
+
+
+def per_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Each metric of PER_CLASS, one class against the rest: (classes,) float. Decisions are the likeliest class."""
+    k = probabilities.shape[1]
+    return {
+        "recall": tm.multiclass_recall(probabilities, labels, k, average=None),
+        "precision": tm.multiclass_precision(probabilities, labels, k, average=None),
+        "f1": tm.multiclass_f1_score(probabilities, labels, k, average=None),
+        "specificity": tm.multiclass_specificity(probabilities, labels, k, average=None),
+        "auroc": tm.multiclass_auroc(probabilities, labels, k, average=None),
+        "auprc": tm.multiclass_average_precision(probabilities, labels, k, average=None),
+    }
+
+
+def scalar_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Each metric of SCALARS for probabilities (N, classes) and labels (N,).
+
+    recall, precision, f1, specificity, auroc and auprc are the positive class's for two classes. For more,
+    the first three are weighted by class frequency and the others are macro averages. brier is the mean
+    squared error of the positive probability for two classes, summed over classes for more. ece takes the
+    likeliest class's probability in 15 equal bins (Guo et al., "On Calibration of Modern Neural Networks",
+    2017). log_loss is in nats.
+    """
+    probabilities = probabilities.double()
+    k = probabilities.shape[1]
+    each = per_class_metrics(probabilities, labels)
+    if k == 2:
+        reference = {name: values[1] for name, values in each.items()}
+    else:
+        share = labels.bincount(minlength=k) / len(labels)
+        averaged = ("recall", "precision", "f1")
+        reference = {n: (v * share).sum() if n in averaged else v.mean() for n, v in each.items()}
+    errors = (probabilities - torch.nn.functional.one_hot(labels, k)).square().sum(dim=1)
+    chosen = probabilities.gather(1, labels[:, None]).squeeze(1)
+    values = reference | {
+        "accuracy": (probabilities.argmax(dim=1) == labels).double().mean(),
+        "balanced_accuracy": each["recall"].mean(),
+        "mcc": tm.multiclass_matthews_corrcoef(probabilities, labels, k),
+        "log_loss": -chosen.clamp_min(torch.finfo(torch.float32).eps).log().mean(),
+        "brier": errors.mean() / (2 if k == 2 else 1),
+        "ece": tm.multiclass_calibration_error(probabilities, labels, k, n_bins=CALIBRATION_BINS),
+        **{f"macro_{name}": each[name].mean() for name in ("recall", "precision", "f1")},
+    }
+    return {name: values[name] for name in SCALARS}
+
+
+def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(classes, classes) int64 counts, a row an actual class, a column a predicted one."""
+    return tm.multiclass_confusion_matrix(probabilities, labels, probabilities.shape[1])
+
+
+class ClassificationMetrics(Metric):
+    """Gathers (B, classes) probabilities and (B,) labels from all steps and processes; `compute` as `scalar_metrics`."""
+
+    full_state_update = False
+    probabilities: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        self.probabilities.append(probabilities)
+        self.labels.append(labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        return scalar_metrics(dim_zero_cat(self.probabilities), dim_zero_cat(self.labels))
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """All (N, classes) probabilities and (N,) labels on the CPU, process after process."""
+        with self.sync_context():
+            return dim_zero_cat(self.probabilities).cpu(), dim_zero_cat(self.labels).cpu()

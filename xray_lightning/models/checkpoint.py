@@ -1,0 +1,82 @@
+"""Reading checkpoints, which are untrusted input: nothing in them is executed."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import torch
+
+from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.errors import XRayError
+from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
+
+T = TypeVar("T")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this program. Raises XRayError for any other file."""
+    if not path.is_file():
+        near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        found = f" There is {', '.join(p.name for p in near)}." if near else ""
+        raise XRayError(
+            f"There is no checkpoint {path}.{found} Runs keep theirs in <run folder>/checkpoints/best.ckpt."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise XRayError(f"{path} cannot be read as a checkpoint ({reason}). It is damaged or no checkpoint.") from error
+    card = content.get(CARD) if isinstance(content, dict) else None
+    if not isinstance(card, dict) or "state_dict" not in content or "hyper_parameters" not in content:
+        raise XRayError(f"{path} was not written by xray-lightning: it has no '{CARD}' entry.")
+    if card.get("format") != CARD_FORMAT:
+        raise XRayError(
+            f"{path} has checkpoint format {card.get('format')}; this version reads {CARD_FORMAT}. "
+            "Install the version of xray-lightning that wrote it."
+        )
+    return content
+
+
+def load_classifier(path: Path) -> XRayClassifier:
+    """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode."""
+    content = read_checkpoint(path)
+    card = content[CARD]
+    kind = _own_class(card["module"], card["class"], XRayClassifier, "xray_lightning.models.")
+    try:
+        model = kind(**content["hyper_parameters"])
+        model.load_state_dict(content["state_dict"])
+        model.on_load_checkpoint(content)
+    except (TypeError, RuntimeError) as error:
+        raise XRayError(f"{path} does not fit this version's {kind.__name__}: {str(error)[:300]}") from error
+    return model.eval()
+
+
+def data_card(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of the `dataset` configuration: what decides which images are its test."""
+    kept = {k: v for k, v in arguments.items() if k not in ("_target_", "cache_dir", "augment")}
+    module, _, name = arguments["_target_"].rpartition(".")
+    return {"module": module, "class": name, "arguments": kept}
+
+
+def load_data_module(card: Mapping[str, Any], root: str | None, cache_dir: Path) -> XRayDataModule:
+    """The data module a classifier was trained with, on the same split; `root` says where its images are now."""
+    saved = card["data"]
+    kind = _own_class(saved["module"], saved["class"], XRayDataModule, "xray_lightning.data.")
+    arguments = dict(saved["arguments"]) | {"cache_dir": str(cache_dir), "augment": None}
+    if root is not None:
+        arguments["root"] = root
+    return kind(**arguments)
+
+
+def _own_class(module: str, name: str, base: type[T], package: str) -> type[T]:
+    """Only classes of this package are taken by name: a checkpoint must not choose what is imported."""
+    if str(module).startswith(package):
+        try:
+            kind = getattr(import_module(module), str(name), None)
+        except ModuleNotFoundError:
+            kind = None
+        if isinstance(kind, type) and issubclass(kind, base):
+            return kind
+    raise XRayError(f"The checkpoint asks for {module}.{name}, which is no {base.__name__} in {package}*.")

@@ -1,0 +1,132 @@
+"""The LightningModule that every classifier shares: loss, metrics, optimiser, and a checkpoint that stands alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from xray_lightning.data.batches import Batch
+from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
+
+CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
+CARD_FORMAT = 1
+TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
+
+
+class XRayClassifier(LightningModule, ABC):
+    """Grey radiographs -> class logits.
+
+    A network derives from this and defines `score`. Its constructor takes plain data and saves it with
+    `save_hyperparameters`, so that a checkpoint holds all that rebuilds it. `optimizer` and `scheduler` are
+    partial constructors; a model that only predicts needs neither.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        class_names: Sequence[str],
+        image_size: int,
+        mean: Sequence[float] = (0.5,),
+        std: Sequence[float] = (0.25,),
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.class_names = list(class_names)
+        self.image_size = image_size
+        self.label_smoothing = label_smoothing
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.card: dict[str, Any] = {
+            "format": CARD_FORMAT,
+            "module": type(self).__module__,
+            "class": type(self).__name__,
+            "model": name,
+            "classes": self.class_names,
+            "preprocessing": {"image_size": image_size, "mean": list(mean), "std": list(std)},
+            "temperature": 1.0,
+            "operating_points": {},
+        }
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.val_metrics = ClassificationMetrics()
+        self.test_metrics = ClassificationMetrics()
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, 1, S, S) with grey values 0 to 255 of any dtype, or what `prepare_inputs` made -> logits (B, classes)."""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Grey values 0 to 255 -> float32, (x / 255 - mean) / std in each of the network's input channels."""
+        return (images.float() / 255 - self.mean) / self.std
+
+    def prepare_inputs(
+        self,
+        pixels: np.ndarray,
+        fingerprint: str,
+        rows: np.ndarray,
+        autocast: torch.dtype | None,
+        cache_dir: Path,
+    ) -> np.ndarray:
+        """What training and evaluation read in place of the images (N, 1, S, S); here the images themselves.
+
+        A model whose first part never changes computes that part once for the rows named, in the precision
+        `autocast` (None: float32), and keeps it in `cache_dir`. `fingerprint` names the content of `pixels`.
+        """
+        return pixels
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        inputs, labels = batch
+        loss = F.cross_entropy(
+            self(inputs).float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        inputs, labels = batch
+        self.val_metrics.update(self(inputs).float().softmax(dim=1), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.val_metrics.compute()
+        self.val_metrics.reset()
+        for metric in SCALARS:
+            self.log(f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"))
+
+    def on_test_start(self) -> None:
+        self.test_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        inputs, labels = batch
+        self.test_metrics.update(self(inputs).float().softmax(dim=1), labels)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        assert self.optimizer is not None, "a model without an optimizer only predicts"
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.scheduler is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.scheduler(optimizer, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CARD] = self.card
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.card = checkpoint[CARD]

@@ -1,0 +1,37 @@
+"""The ten-layer network that is trained from scratch."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from xray_lightning.errors import XRayError
+from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
+
+
+class CNNClassifier(XRayClassifier):
+    """Three convolutions, three ReLU, three 2x2 max-poolings, one fully connected layer."""
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 128), kernel_size: int = 3, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.save_hyperparameters(ignore=TRAINING_ONLY, logger=False)
+        if len(channels) != 3 or min(channels) < 1:
+            raise XRayError(f"model.channels={list(channels)} must be three widths, such as [32,64,128].")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise XRayError(f"model.kernel_size={kernel_size} must be an odd number, such as 3.")
+        if self.image_size < 8:
+            raise XRayError(f"dataset.image_size={self.image_size} is too small: three poolings need 8 or more.")
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise((1, *channels)):
+            layers += [
+                nn.Conv2d(width_in, width_out, kernel_size, padding=kernel_size // 2),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+        side = self.image_size // 8
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(channels[-1] * side * side, len(self.class_names))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(self.normalise(images)).flatten(1))

@@ -1,0 +1,68 @@
+"""Features of a frozen backbone, computed once for each image and kept on disk."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.lib.format import open_memmap
+
+from xray_lightning.errors import XRayError
+from xray_lightning.console import progress
+
+log = logging.getLogger(__name__)
+CHUNK = 64  # images computed together; fixed, so that a feature does not depend on which others were asked for
+
+
+class FeatureStore:
+    """A (rows, width) float16 memory map that fills on demand, chunk by chunk.
+
+    `key` names all that the features depend on. A chunk is marked when it is on disk, so an interrupted
+    computation goes on where it stopped, and a second process waits and finds the work done.
+    """
+
+    def __init__(self, folder: Path, key: str, *, rows: int, width: int) -> None:
+        name = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+        self.folder = folder
+        self.path = folder / f"{name}.npy"
+        self.marks = folder / f"{name}.done.npy"
+        self.shape = (rows, width)
+
+    def filled(
+        self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """The read-only map, in which at least `rows` are computed: `embed` turns images into features.
+
+        Raises XRayError where the folder cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"):
+                self._fill(pixels, rows, embed)
+        except OSError as error:
+            raise XRayError(
+                f"Features cannot be written to {self.folder} ({error.strerror or error}). Choose another folder "
+                "with paths.cache=<folder> or XRAY_CACHE, or do without: model.cache_features=false."
+            ) from error
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    def _fill(self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> None:
+        features, done = self._open()
+        chunks = [int(c) for c in np.unique(rows // CHUNK) if not done[c]]
+        for chunk in progress(chunks, "Computing backbone features", total=len(chunks)):
+            part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+            features[part] = embed(np.array(pixels[part]))
+            features.flush()
+            done[chunk] = True
+            done.flush()
+        if chunks:
+            log.info("Computed features of %d images into %s", min(len(chunks) * CHUNK, len(pixels)), self.path)
+
+    def _open(self) -> tuple[np.memmap, np.memmap]:
+        if not (self.path.exists() and self.marks.exists()):
+            chunks = -(-self.shape[0] // CHUNK)
+            open_memmap(self.path, mode="w+", dtype=np.float16, shape=self.shape).flush()
+            open_memmap(self.marks, mode="w+", dtype=np.bool_, shape=(chunks,)).flush()
+        return open_memmap(self.path, mode="r+"), open_memmap(self.marks, mode="r+")

@@ -1,0 +1,141 @@
+"""Overrides from the command line, checked before anything runs: a typing error is answered with what is near."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xray_lightning.config import CONF, dotted_keys, slug
+from xray_lightning.errors import XRayError, did_you_mean
+
+NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
+MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
+
+
+def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes the configuration for each choice of groups, and returns the first.
+
+    Raises XRayError for an override that Hydra cannot read, a group or key that does not exist, or an option
+    that a group does not have.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parsed = _parse(overrides)
+        _check_options(parsed)
+        swept = [_values(o) for o in parsed]
+        first = None
+        for choice in itertools.islice(itertools.product(*swept), MOST_COMPOSITIONS):
+            cfg = _compose(config_name, list(choice))
+            first = cfg if first is None else first
+        assert first is not None
+        return first
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise XRayError(f"{str(error).splitlines()[0]}\nOverrides have the form key=value or group=option.") from error
+
+
+def _check_options(parsed: Sequence[Override]) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    for override in parsed:
+        key = override.key_or_group
+        options = [] if key.startswith("hydra") else loader.get_group_options(key)
+        if not options or override.is_delete():
+            continue
+        for value in _values(override):
+            option = value.split("=", 1)[1]
+            if option not in [*options, "null"]:
+                raise XRayError(f"{key} has no option '{option}'. {did_you_mean(option, options)}")
+
+
+def _values(override: Override) -> list[str]:
+    """The override once for each value it sweeps over; other than for groups the first value will do."""
+    text = str(override.input_line)
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return [text] if not override.is_sweep_override() else []
+    key = text.split("=", 1)[0]
+    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    is_group = bool(GlobalHydra.instance().config_loader().get_group_options(override.key_or_group))
+    return values if is_group else values[:1]
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    try:
+        return compose(config_name, overrides)
+    except HydraException as error:
+        keys = list(dotted_keys(compose(config_name, [o for o in overrides if _is_group(o)])))
+        for override in overrides:
+            key = override.split("=", 1)[0]
+            if not _is_group(override) and key[0] not in "+~" and not key.startswith("hydra") and key not in keys:
+                raise XRayError(
+                    f"There is no key '{key}' with {_choices(overrides)}. {did_you_mean(key, keys)}\n"
+                    "--cfg job shows every key; +key=value adds one."
+                ) from error
+        raise XRayError(str(error)) from error
+    except OmegaConfBaseException as error:
+        raise XRayError(str(error).splitlines()[0]) from error
+
+
+def _is_group(override: str) -> bool:
+    key = override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+    return bool(GlobalHydra.instance().config_loader().get_group_options(key))
+
+
+def _choices(overrides: Sequence[str]) -> str:
+    return ", ".join(o for o in overrides if _is_group(o)) or "the default groups"
+
+
+def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str], Path]:
+    """What a sweep adds to its command line, and its folder.
+
+    An unnamed sweep gets the time as a name that no other has. Whatever else is swept than data set, model
+    and seed becomes part of the run folders' names.
+    """
+    parsed = _parse(overrides)
+    sweeps = Path(cfg.paths.outputs) / "sweeps"
+    added = []
+    name = cfg.sweep
+    if name is None:
+        name = _new_folder(sweeps).name
+        added.append(f"sweep={name}")
+    elif slug(name) != str(name):
+        raise XRayError(f"sweep={name} cannot name a folder. Use letters, digits, '_', '-' and '.', such as {slug(name)}.")
+    parts = list(_name_parts(parsed))
+    if parts:
+        added.append("run_name='" + "_".join([OmegaConf.to_container(cfg)["run_name"], *parts]) + "'")  # type: ignore[index, call-overload]
+    return added, sweeps / str(name)
+
+
+def _new_folder(parent: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))):
+        folder = parent / f"{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise XRayError(f"{parent} cannot be written to ({os.strerror(error.errno or 0)}). Set paths.outputs=<folder>.") from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def _name_parts(parsed: Sequence[Override]) -> Iterator[str]:
+    for override in parsed:
+        key = override.get_key_element().lstrip("+")
+        if override.is_sweep_override() and key not in NAMED:
+            leaf = slug(key.rsplit(".", 1)[-1].rsplit("/", 1)[-1])
+            group = "/" in key or "." not in key and (CONF / key).is_dir()
+            value = f"${{hydra:runtime.choices.{key}}}" if group else f"${{{key}}}"
+            yield f"{leaf}=${{slug:{value}}}"

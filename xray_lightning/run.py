@@ -1,0 +1,168 @@
+"""One run: train(cfg) and test(cfg), which the scripts, the sweeps and the tests call."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from xray_lightning.artifacts import read_json
+from xray_lightning.config import auto_precision, check_arguments, plain
+from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.splits import TEST, TRAIN, VAL
+from xray_lightning.environment import environment
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.dashboard import log_examples, log_outcome
+from xray_lightning.evaluation.record import test_record, write_record
+from xray_lightning.models.checkpoint import data_card, load_classifier, load_data_module
+from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.status import is_done, recorded
+
+log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device tables and product tips
+# Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
+warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+# A frozen backbone is in eval mode on purpose
+warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Trains, chooses the best epoch on validation, and scores it once on test.
+
+    Returns the content of metrics.json. A run folder that is done already is not run again. Raises XRayError
+    for what a user can mend.
+    """
+    folder = Path(cfg.paths.run)
+    settings = _settings(cfg)
+    if is_done(folder, settings):
+        log.info("%s is done already, nothing to do", folder)
+        return read_json(folder / "metrics.json") or {}
+    with recorded(folder, settings):
+        check_arguments(cfg)
+        _same_start(cfg.seed)
+        if cfg.phantoms is not None:
+            instantiate(cfg.phantoms, _convert_="all")
+        data: XRayDataModule = instantiate(cfg.dataset, _convert_="all")
+        _set_up(data)
+        trainer = _trainer(cfg, folder)
+        model = instantiate(
+            cfg.model,
+            class_names=data.class_names,
+            image_size=data.image_size,
+            class_weights=data.class_weights(),
+            _convert_="all",
+        )
+        model.card |= {"data": data_card(plain(cfg.dataset)), "precision": str(trainer.precision)}
+        _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TRAIN, VAL, TEST])
+        log_examples(trainer, data)
+        trainer.fit(model, datamodule=data)
+        best = load_classifier(_best_checkpoint(trainer))
+        return _score(best, data, trainer, folder, settings)
+
+
+def test(cfg: DictConfig) -> dict[str, Any]:
+    """Scores a checkpoint on the test images of its own training. Returns the content of metrics.json."""
+    folder = Path(cfg.paths.run)
+    with recorded(folder, {"ckpt": str(cfg.ckpt)}):
+        check_arguments(cfg)
+        model = load_classifier(Path(cfg.ckpt))
+        data = load_data_module(model.card, cfg.dataset.root, Path(cfg.paths.cache) / "pixels")
+        _set_up(data)
+        trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
+        _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TEST])
+        return _score(model, data, trainer, folder, {})
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a result depends on, as plain data; where files lie is left out."""
+    chosen = {key: plain(cfg[key]) for key in ("dataset", "model", "trainer", "callbacks", "phantoms", "seed")}
+    chosen["dataset"].pop("cache_dir", None)
+    for callback in (chosen["callbacks"] or {}).values():
+        callback.pop("dirpath", None)
+    return chosen
+
+
+def _same_start(seed: int) -> None:
+    """Makes a job's result independent of the jobs that ran before it in the same process."""
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = False
+    seed_everything(seed, workers=True, verbose=False)
+
+
+def _set_up(data: XRayDataModule) -> None:
+    data.setup()
+    for side, counts in data.counts().items():
+        described = ", ".join(f"{count} {name}" for name, count in counts.items())
+        log.info("%s %s: %d images (%s)", data.name, side, sum(counts.values()), described)
+    if data.synthetic:
+        log.warning("These are synthetic radiographs: the scores say nothing about real X-rays.")
+
+
+def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
+    callbacks = [instantiate(c, _convert_="all") for c in (cfg.get("callbacks") or {}).values()]
+    logger = instantiate(cfg.logger, _convert_="all") if cfg.get("logger") else False
+    try:
+        return instantiate(
+            cfg.trainer, callbacks=callbacks, logger=logger, default_root_dir=str(folder), _convert_="all", **fixed
+        )
+    except Exception as error:  # Hydra wraps what the constructor raises
+        cause = error.__cause__ or error
+        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+            raise
+        raise XRayError(
+            f"The trainer cannot be set up: {cause}\n"
+            "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
+        ) from error
+
+
+def _prepare_inputs(
+    model: XRayClassifier, data: XRayDataModule, trainer: Trainer, cache: Path, sides: list[str]
+) -> None:
+    model.to(trainer.strategy.root_device)
+    rows = np.concatenate([data.rows_of(side) for side in sides])
+    autocast = AUTOCAST.get(str(trainer.precision))
+    data.inputs = model.prepare_inputs(data.inputs, data.fingerprint, rows, autocast, cache / "features")
+
+
+def _best_checkpoint(trainer: Trainer) -> Path:
+    callback = trainer.checkpoint_callback
+    path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+    if not path:
+        raise XRayError(
+            "Training ended without a checkpoint to test. callbacks.best_checkpoint must be there, "
+            "trainer.fast_dev_run off, and trainer.max_epochs at least 1."
+        )
+    return Path(path)
+
+
+def _score(
+    model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    trainer.test(model, datamodule=data, verbose=False)
+    probabilities, labels = model.test_metrics.gathered()
+    order = data.rows_of(TEST)
+    rows = np.concatenate([order[rank :: trainer.world_size] for rank in range(trainer.world_size)])
+    record = test_record(
+        data, model, probabilities, labels, environment=environment(model.device, str(trainer.precision))
+    )
+    if trainer.is_global_zero:
+        figure = write_record(folder, data, rows, record, probabilities)
+        if settings:
+            log_outcome(trainer, settings, record, figure)
+    return record
+
+
+def _own_precision(model: XRayClassifier, cfg: DictConfig) -> str:
+    """The precision the model was trained in, so that it gets the same scores; the device's own elsewhere."""
+    own, here = str(model.card["precision"]), auto_precision(cfg.trainer.accelerator)
+    return here if own == "16-mixed" and here != own else own

@@ -1,0 +1,63 @@
+"""A sweep's results, gathered from its run folders after every job, in whatever order and place they ran."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from xray_lightning.artifacts import read_json
+from xray_lightning.evaluation.table import Row, show_results, write_results
+from xray_lightning.status import DONE, FAILED
+
+
+def gather(sweep_dir: Path) -> list[Row]:
+    """A row for each run folder, sorted by its name."""
+    return [_row(status.parent) for status in sorted(sweep_dir.glob("*/status.json"))]
+
+
+def failed_runs(sweep_dir: Path) -> list[Row]:
+    return [row for row in gather(sweep_dir) if row.state == FAILED]
+
+
+def _row(folder: Path) -> Row:
+    """A run as its files tell. The record names data set and model; before there is one, the settings do."""
+    status: dict[str, Any] = read_json(folder / "status.json") or {"state": FAILED, "error": "status.json is broken"}
+    settings = status.get("settings", {})
+    record = read_json(folder / "metrics.json") if status["state"] == DONE else None
+    named = record or {
+        "dataset": settings.get("dataset", {}).get("name", "?"),
+        "model": settings.get("model", {}).get("name", "?"),
+        "seed": settings.get("seed"),
+    }
+    return Row(
+        run=folder.name,
+        dataset=named["dataset"],
+        model=named["model"],
+        seed=named["seed"],
+        state=status["state"],
+        seconds=status.get("seconds"),
+        error=status.get("error"),
+        record=record,
+    )
+
+
+class SweepCallback(Callback):
+    """Shows the results of a run at its end. Of a sweep, rewrites the tables after each job."""
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.runtime.output_dir)
+        if read_json(folder / "metrics.json"):
+            show_results([_row(folder)], folder)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
+            folder = Path(config.hydra.sweep.dir)
+            write_results(folder, gather(folder))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        rows = gather(folder)
+        if rows:
+            show_results(rows, folder)
