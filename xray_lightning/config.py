@@ -54,15 +54,17 @@ def plain(cfg: Any) -> Any:
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
 
 
-def dotted_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every key of a nested configuration, inner ones joined by dots. Interpolations stay unresolved."""
-    nodes = cfg.items_ex(resolve=False) if isinstance(cfg, DictConfig) else cfg.items()
-    for key, value in nodes:
+def dotted_keys(cfg: DictConfig) -> Iterator[str]:
+    """Every key of a nested configuration, inner ones joined by dots."""
+    nodes: Mapping[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    yield from _dotted(nodes, "")
+
+
+def _dotted(nodes: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in nodes.items():
         yield f"{prefix}{key}"
-        if isinstance(value, Mapping | DictConfig) and not (
-            isinstance(value, DictConfig) and (value._is_none() or value._is_missing() or value._is_interpolation())
-        ):
-            yield from dotted_keys(value, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def check_arguments(cfg: DictConfig) -> None:
@@ -103,9 +105,7 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         if key in ("_target_", "_partial_", "_convert_", "_recursive_", "_args_"):
             continue
         if key not in parameters and not open_ended:
-            raise XRayError(
-                f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, parameters)}"
-            )
+            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, parameters)}")
         if key in hints:
             _check_value(value, hints[key], f"{where}{key}")
 

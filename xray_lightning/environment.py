@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("xray-lightning", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
+PACKAGES = (
+    "xray-lightning",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "numpy",
+    "pillow",
+)
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
@@ -39,7 +48,15 @@ def _processor() -> str:
 
 def _git_state() -> str | None:
     """Commit of the source, with +changes where the tree differs from it; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+changes",
+    ]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

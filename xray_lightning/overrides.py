@@ -110,7 +110,9 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
         name = _new_folder(sweeps).name
         added.append(f"sweep={name}")
     elif slug(name) != str(name):
-        raise XRayError(f"sweep={name} cannot name a folder. Use letters, digits, '_', '-' and '.', such as {slug(name)}.")
+        raise XRayError(
+            f"sweep={name} cannot name a folder. Use letters, digits, '_', '-' and '.', such as {slug(name)}."
+        )
     parts = list(_name_parts(parsed))
     if parts:
         added.append("run_name='" + "_".join([OmegaConf.to_container(cfg)["run_name"], *parts]) + "'")  # type: ignore[index, call-overload]
@@ -126,7 +128,9 @@ def _new_folder(parent: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise XRayError(f"{parent} cannot be written to ({os.strerror(error.errno or 0)}). Set paths.outputs=<folder>.") from error
+            raise XRayError(
+                f"{parent} cannot be written to ({os.strerror(error.errno or 0)}). Set paths.outputs=<folder>."
+            ) from error
         return folder
     raise AssertionError("unreachable")
 
@@ -136,6 +140,6 @@ def _name_parts(parsed: Sequence[Override]) -> Iterator[str]:
         key = override.get_key_element().lstrip("+")
         if override.is_sweep_override() and key not in NAMED:
             leaf = slug(key.rsplit(".", 1)[-1].rsplit("/", 1)[-1])
-            group = "/" in key or "." not in key and (CONF / key).is_dir()
+            group = "/" in key or ("." not in key and (CONF / key).is_dir())
             value = f"${{hydra:runtime.choices.{key}}}" if group else f"${{{key}}}"
             yield f"{leaf}=${{slug:{value}}}"

@@ -113,7 +113,12 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     logger = instantiate(cfg.logger, _convert_="all") if cfg.get("logger") else False
     try:
         return instantiate(
-            cfg.trainer, callbacks=callbacks, logger=logger, default_root_dir=str(folder), _convert_="all", **fixed
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=logger,
+            default_root_dir=str(folder),
+            _convert_="all",
+            **fixed,
         )
     except Exception as error:  # Hydra wraps what the constructor raises
         cause = error.__cause__ or error

@@ -16,7 +16,13 @@ RUNNING, DONE, FAILED = "running", "done", "failed"
 @contextmanager
 def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keeps status.json of a run folder: running, then done, or failed with its reason, and the times."""
-    status: dict[str, Any] = {"state": RUNNING, "started": _now(), "ended": None, "seconds": None, "error": None}
+    status: dict[str, Any] = {
+        "state": RUNNING,
+        "started": _now(),
+        "ended": None,
+        "seconds": None,
+        "error": None,
+    }
     status["settings"] = dict(settings)
     begin = monotonic()
     write_json(folder / "status.json", status)

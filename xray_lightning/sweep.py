@@ -23,7 +23,10 @@ def failed_runs(sweep_dir: Path) -> list[Row]:
 
 def _row(folder: Path) -> Row:
     """A run as its files tell. The record names data set and model; before there is one, the settings do."""
-    status: dict[str, Any] = read_json(folder / "status.json") or {"state": FAILED, "error": "status.json is broken"}
+    status: dict[str, Any] = read_json(folder / "status.json") or {
+        "state": FAILED,
+        "error": "status.json is broken",
+    }
     settings = status.get("settings", {})
     record = read_json(folder / "metrics.json") if status["state"] == DONE else None
     named = record or {

@@ -29,9 +29,7 @@ from xray_lightning.errors import XRayError
 
 kaggle_env = pytest.importorskip("kagglesdk.kaggle_env")
 
-SOURCE = KaggleSource(
-    "someone/chest", "chest_xray", {"train/NORMAL": 3, "train/PNEUMONIA": 4, "test/NORMAL": 2}
-)
+SOURCE = KaggleSource("someone/chest", "chest_xray", {"train/NORMAL": 3, "train/PNEUMONIA": 4, "test/NORMAL": 2})
 COVID = KaggleSource("someone/covid", "COVID-19", {"COVID": 2, "Viral Pneumonia": 3})
 
 
@@ -210,9 +208,7 @@ def test_an_archive_without_the_folder_is_refused(kaggle: Kaggle, root: Path) ->
 
 
 @pytest.mark.parametrize("content", [{}, {"train/NORMAL/0.jpeg": b"mine"}], ids=["empty", "partial"])
-def test_an_incomplete_root_is_refused_untouched(
-    kaggle: Kaggle, root: Path, content: dict[str, bytes]
-) -> None:
+def test_an_incomplete_root_is_refused_untouched(kaggle: Kaggle, root: Path, content: dict[str, bytes]) -> None:
     root.mkdir(parents=True)
     for name, mine in content.items():
         (root / name).parent.mkdir(parents=True)
@@ -237,9 +233,7 @@ def test_no_network(kaggle: Kaggle, root: Path, monkeypatch: pytest.MonkeyPatch)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses connections
         port = closed.getsockname()[1]
-        monkeypatch.setitem(
-            kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, f"http://127.0.0.1:{port}"
-        )
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, f"http://127.0.0.1:{port}")
         message = refused(SOURCE, root)
     assert "someone/chest with kagglehub failed: the network or Kaggle could not be reached" in message
     assert f"from {SOURCE.page}, unpack it, and move its folder 'chest_xray' to {root}" in message

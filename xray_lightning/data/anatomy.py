@@ -287,12 +287,12 @@ def _lobar(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: float)
     upper = rng.random() < 0.4
     lobe = edge(fissure - grid.y if upper else grid.y - fissure, 0.02 if upper or rng.random() < 0.4 else 0.3)
     x, depth = side * rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.45) if upper else rng.uniform(0.7, 1)
-    reach = 0.2 + 0.4 * severity
+    reach = 0.25 + 0.4 * severity
     shape = blob(grid, x, chest.apex + depth * span, reach, rng.uniform(0.8, 1.3) * reach)
     shape += 0.12 * clouds(rng, grid, 0.22)
     dense = edge(shape - 0.38, 0.28) * lobe * (grid.x * side > 0)
     texture = 1 + 0.12 * clouds(rng, grid, 0.09) - 0.5 * branches(grid, chest, rng, 5, 0.05)
-    return (0.25 + 0.65 * severity) * dense * texture
+    return (0.3 + 0.6 * severity) * dense * texture
 
 
 def _interstitial(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: float) -> Map:
@@ -302,7 +302,7 @@ def _interstitial(grid: Grid, chest: Thorax, rng: np.random.Generator, severity:
     # Noise passes zero along closed lines: a net.
     net = sum(np.clip(1 - 1.8 * np.abs(clouds(rng, grid, cell)), 0, 1) for cell in (0.1, 0.06))
     streaks = branches(grid, chest, rng, 9, 0.06)
-    return severity * where * (0.2 + 0.32 * net + 0.45 * streaks + 0.1 * clouds(rng, grid, 0.3))
+    return (0.1 + 0.9 * severity) * where * (0.2 + 0.32 * net + 0.45 * streaks + 0.1 * clouds(rng, grid, 0.3))
 
 
 def _ground_glass(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: float) -> Map:
@@ -315,7 +315,7 @@ def _ground_glass(grid: Grid, chest: Thorax, rng: np.random.Generator, severity:
         patch = blob(grid, x, y, rng.uniform(0.16, 0.36), rng.uniform(0.16, 0.36))
         total = np.maximum(total, rng.uniform(0.6, 1) * patch)
     hazy = edge(total + 0.14 * clouds(rng, grid, 0.18) - 0.4, 0.35)
-    return (0.12 + 0.55 * severity) * hazy * (1 + 0.16 * clouds(rng, grid, 0.1))
+    return (0.04 + 0.5 * severity) * hazy * (1 + 0.16 * clouds(rng, grid, 0.1))
 
 
 def _assorted(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: float) -> Map:
@@ -329,9 +329,7 @@ def _assorted(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: flo
         total = np.zeros(grid.shape, np.float32)
         for _ in range(int(rng.integers(1, 4))):
             x, y = rng.uniform(0.35, 0.8), rng.uniform(chest.apex + 0.25, chest.dome - 0.05)
-            total += blob(
-                grid, int(rng.choice((-1, 1))) * x, y, rng.uniform(0.1, 0.26), rng.uniform(0.1, 0.26)
-            )
+            total += blob(grid, int(rng.choice((-1, 1))) * x, y, rng.uniform(0.1, 0.26), rng.uniform(0.1, 0.26))
         return (0.2 + 0.7 * severity) * edge(total + 0.08 * clouds(rng, grid, 0.12) - 0.4, 0.25)
     if kind == 2:
         return 0.65 * severity * half * (1 + 0.25 * clouds(rng, grid, 0.35))
@@ -342,9 +340,7 @@ def _clear(grid: Grid, chest: Thorax, rng: np.random.Generator, severity: float)
     """Crowded vessels, a little haze or a plate of collapsed lung: what makes a reader look twice."""
     haze = 0.16 * severity * blob(grid, 0, chest.dome - 0.1, 0.9, 0.35) * int(rng.integers(2))
     if rng.random() < 0.15:
-        haze = haze + 0.3 * severity * blob(
-            grid, int(rng.choice((-1, 1))) * 0.6, chest.dome - 0.12, 0.25, 0.02
-        )
+        haze = haze + 0.3 * severity * blob(grid, int(rng.choice((-1, 1))) * 0.6, chest.dome - 0.12, 0.25, 0.02)
     return haze + 0.15 * severity * branches(grid, chest, rng, 5, 0.05)
 
 
@@ -357,9 +353,7 @@ FINDINGS = {
 }
 
 
-def attenuation(
-    grid: Grid, person: Dice, pose: Dice, child: bool, finding: str
-) -> tuple[Map, NDArray[np.bool_]]:
+def attenuation(grid: Grid, person: Dice, pose: Dice, child: bool, finding: str) -> tuple[Map, NDArray[np.bool_]]:
     """The whole chest, from 0 in air to about 1.4 in bone over the abdomen, and the mask of its lung fields.
 
     `person` rolls what belongs to the patient, `pose` what changes from one exposure to the next.

@@ -38,9 +38,7 @@ class CropRotateJitter:
         theta = self._affine(draws).to(images.device)
         shape = [count, images.shape[1], *images.shape[2:]]
         grid = F.affine_grid(theta, shape, align_corners=False)
-        cropped = F.grid_sample(
-            images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+        cropped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         gain = (1 + self.contrast * (2 * draws[:, 6] - 1)).to(images.device).view(-1, 1, 1, 1)
         shift = (255 * self.brightness * (2 * draws[:, 7] - 1)).to(images.device).view(-1, 1, 1, 1)
         mean = cropped.mean(dim=(1, 2, 3), keepdim=True)

@@ -72,9 +72,7 @@ def scan(root: Path, layout: Layout, classes: Sequence[str]) -> list[Radiograph]
     counts = Counter(name for _, _, name, _ in found)
     empty = [name for name in classes if not counts[name]]
     if empty:
-        raise XRayError(
-            f"{root} holds no images ({', '.join(sorted(SUFFIXES))}) of the class {', '.join(empty)}."
-        )
+        raise XRayError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}) of the class {', '.join(empty)}.")
     with ThreadPoolExecutor() as pool:  # reading and hashing both let other threads run
         contents = list(pool.map(lambda entry: _fingerprint(entry[0]), found))
     rows = [

@@ -61,7 +61,11 @@ class XRayDataModule(LightningDataModule):
         self.balance = balance
         self.augment = augment
         self.rows: list[Radiograph] = []
-        for key, value in (("image_size", image_size), ("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        for key, value in (
+            ("image_size", image_size),
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size),
+        ):
             if value < 1:
                 raise XRayError(f"dataset.{key}={value} is not valid. Give a whole number of at least 1.")
         for key, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):

@@ -11,9 +11,9 @@ from filelock import FileLock
 from numpy.lib.format import open_memmap
 from PIL import Image
 
+from xray_lightning.console import progress
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.errors import XRayError
-from xray_lightning.console import progress
 
 log = logging.getLogger(__name__)
 DECODER_VERSION = 1  # part of the cache's name: raise it when decoding changes
@@ -85,7 +85,9 @@ def _build(root: Path, rows: Sequence[Radiograph], size: int, path: Path) -> Non
     if bad:
         unfinished.unlink()
         shown = "\n  ".join(sorted(bad)[:20])
-        raise XRayError(f"{len(bad)} of {len(rows)} files in {root} are not whole images:\n  {shown}\nReplace or remove them.")
+        raise XRayError(
+            f"{len(bad)} of {len(rows)} files in {root} are not whole images:\n  {shown}\nReplace or remove them."
+        )
     pixels.flush()
     unfinished.replace(path)
     log.info("Decoded %d images of %s at %d pixels into %s", len(rows), root.name, size, path)

@@ -12,9 +12,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 UNUSED = "unused"  # an image outside the official test whose patient is in it
 
 
-def split(
-    rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: float | None, seed: int
-) -> list[str]:
+def split(rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: float | None, seed: int) -> list[str]:
     """The side of each row: train, val, test or unused.
 
     Without `test_fraction`, test is the official one, and `val_fraction` is of each class of the rest. With

@@ -29,9 +29,7 @@ def log_examples(trainer: Trainer, data: XRayDataModule) -> None:
         logger.experiment.add_figure("examples", _example_figure(data, chosen, images, augmented), close=False)
 
 
-def _example_figure(
-    data: XRayDataModule, rows: np.ndarray, images: torch.Tensor, augmented: torch.Tensor
-) -> Figure:
+def _example_figure(data: XRayDataModule, rows: np.ndarray, images: torch.Tensor, augmented: torch.Tensor) -> Figure:
     columns = 8
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(1.5 * columns, 3.4 * lines), layout="constrained")

@@ -78,7 +78,7 @@ def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 class ClassificationMetrics(Metric):
-    """Gathers (B, classes) probabilities and (B,) labels from all steps and processes; `compute` as `scalar_metrics`."""
+    """`scalar_metrics` of the (B, classes) probabilities and (B,) labels of all steps and processes."""
 
     full_state_update = False
     probabilities: list[Tensor]

@@ -52,7 +52,17 @@ def write_results(folder: Path, rows: Sequence[Row]) -> None:
         folder / "results.csv",
         COLUMNS,
         (
-            [r.dataset, r.model, r.seed, r.state, r.record and r.record["n"], *map(r.value, METRICS), r.seconds, r.run, r.notes]
+            [
+                r.dataset,
+                r.model,
+                r.seed,
+                r.state,
+                r.record and r.record["n"],
+                *map(r.value, METRICS),
+                r.seconds,
+                r.run,
+                r.notes,
+            ]
             for r in rows
         ),
     )
@@ -72,7 +82,16 @@ LEGEND = (
 
 def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells: each run, the reference where the test set is the published one, means over seeds."""
-    header = ["dataset", "model", "seed", "state", "n", *(m.replace("_", " ") for m in METRICS), "time", "notes"]
+    header = [
+        "dataset",
+        "model",
+        "seed",
+        "state",
+        "n",
+        *(m.replace("_", " ") for m in METRICS),
+        "time",
+        "notes",
+    ]
     lines = []
     for setting, runs in _by_setting(rows).items():
         lines += [_line(run) for run in runs]
@@ -82,7 +101,18 @@ def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             lines.append([runs[0].dataset, runs[0].model, "", "reference", "", *scores, "", ""])
         done = [r for r in runs if r.record]
         if len(done) > 1:
-            lines.append([runs[0].dataset, runs[0].model, f"{len(done)} seeds", "mean ± sd", "", *_means(done), "", setting])
+            lines.append(
+                [
+                    runs[0].dataset,
+                    runs[0].model,
+                    f"{len(done)} seeds",
+                    "mean ± sd",
+                    "",
+                    *_means(done),
+                    "",
+                    setting,
+                ]
+            )
     return header, lines
 
 

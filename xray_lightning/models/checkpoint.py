@@ -43,7 +43,7 @@ def load_classifier(path: Path) -> XRayClassifier:
     """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode."""
     content = read_checkpoint(path)
     card = content[CARD]
-    kind = _own_class(card["module"], card["class"], XRayClassifier, "xray_lightning.models.")
+    kind = _own_class(card["module"], card["class"], XRayClassifier, "xray_lightning.models.")  # type: ignore[type-abstract]
     try:
         model = kind(**content["hyper_parameters"])
         model.load_state_dict(content["state_dict"])

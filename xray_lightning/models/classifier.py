@@ -30,6 +30,7 @@ class XRayClassifier(LightningModule, ABC):
 
     mean: Tensor
     std: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,

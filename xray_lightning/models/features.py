@@ -9,8 +9,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
 
-from xray_lightning.errors import XRayError
 from xray_lightning.console import progress
+from xray_lightning.errors import XRayError
 
 log = logging.getLogger(__name__)
 CHUNK = 64  # images computed together; fixed, so that a feature does not depend on which others were asked for
@@ -30,9 +30,7 @@ class FeatureStore:
         self.marks = folder / f"{name}.done.npy"
         self.shape = (rows, width)
 
-    def filled(
-        self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+    def filled(self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The read-only map, in which at least `rows` are computed: `embed` turns images into features.
 
         Raises XRayError where the folder cannot be written to.
