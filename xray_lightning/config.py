@@ -1,15 +1,14 @@
-"""Configuration: resolvers that the YAML files use, and a check of values against constructors."""
+"""Configuration: where it lies, resolvers that the YAML files use, and building what it names."""
 
 import hashlib
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.errors import XRayError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LONGEST_SLUG = 60
@@ -67,73 +66,14 @@ def _dotted(nodes: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def check_arguments(cfg: DictConfig) -> None:
-    """Checks each node that has a `_target_` against the constructor it names.
-
-    Raises XRayError for a key that is no argument and for a value of the wrong type, naming valid ones.
-    """
-    _check_node(plain(cfg), "")
-
-
-def _check_node(node: Any, where: str) -> None:
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            _check_node(item, f"{where}{index}.")
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        _check_node(value, f"{where}{key}.")
-    if "_target_" in node:
-        _check_call(node, where)
-
-
-def _check_call(node: dict[str, Any], where: str) -> None:
-    from hydra.utils import get_object
+def build(cfg: Any, **more: Any) -> Any:
+    """Calls what a node's `_target_` names, with plain arguments. An XRayError in there arrives as one."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
 
     try:
-        target = get_object(node["_target_"])
-    except Exception as error:
-        raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
-    function = target.__init__ if inspect.isclass(target) else target
-    parameters = inspect.signature(target).parameters
-    try:
-        hints = get_type_hints(function)
-    except (NameError, TypeError):  # annotations that cannot be resolved at run time say nothing
-        hints = {}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key, value in node.items():
-        if key in ("_target_", "_partial_", "_convert_", "_recursive_", "_args_"):
-            continue
-        if key not in parameters and not open_ended:
-            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, parameters)}")
-        if key in hints:
-            _check_value(value, hints[key], f"{where}{key}")
-
-
-def _check_value(value: Any, hint: Any, name: str) -> None:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
-        return  # nodes of their own, checked against their own targets
-    try:
-        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        choices = list(_literals(hint))
-        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
-        raise XRayError(f"{name}={value!r} is not valid. {advice}") from error
-    except (PydanticSchemaGenerationError, PydanticUserError):
-        return  # a type that pydantic cannot describe, such as a protocol
-
-
-def _literals(hint: Any) -> Iterator[Any]:
-    if get_origin(hint) is Literal:
-        yield from get_args(hint)
-    else:
-        for inner in get_args(hint):
-            yield from _literals(inner)
-
-
-def _readable(hint: Any) -> str:
-    text = hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint)
-    return text.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
+        return instantiate(cfg, _convert_="all", **more)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, XRayError):
+            raise error.__cause__ from error.__cause__.__cause__
+        raise

@@ -73,18 +73,25 @@ def _values(override: Override) -> list[str]:
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     try:
         return compose(config_name, overrides)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
+        _explain_unknown_key(config_name, overrides)
+        raise XRayError(str(error).split("\nSet the environment variable")[0]) from error
+
+
+def _explain_unknown_key(config_name: str, overrides: Sequence[str]) -> None:
+    """Raises XRayError where an override's key is the reason why the configuration cannot be composed."""
+    try:
         keys = list(dotted_keys(compose(config_name, [o for o in overrides if _is_group(o)])))
-        for override in overrides:
-            key = override.split("=", 1)[0]
-            if not _is_group(override) and key[0] not in "+~" and not key.startswith("hydra") and key not in keys:
-                raise XRayError(
-                    f"There is no key '{key}' with {_choices(overrides)}. {did_you_mean(key, keys)}\n"
-                    "--cfg job shows every key; +key=value adds one."
-                ) from error
-        raise XRayError(str(error)) from error
-    except OmegaConfBaseException as error:
-        raise XRayError(str(error).splitlines()[0]) from error
+    except HydraException:
+        return
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if _is_group(override) or key[0] in "+~" or key.startswith("hydra") or key in keys:
+            continue
+        raise XRayError(
+            f"There is no key '{key}' with {_choices(overrides)}. {did_you_mean(key, keys)}\n"
+            "--cfg job shows every key; +key=value adds one."
+        )
 
 
 def _is_group(override: str) -> bool:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
+from xray_lightning.arguments import check_arguments
 from xray_lightning.artifacts import read_json
-from xray_lightning.config import auto_precision, check_arguments, plain
+from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.environment import environment
@@ -50,16 +50,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         check_arguments(cfg)
         _same_start(cfg.seed)
         if cfg.phantoms is not None:
-            instantiate(cfg.phantoms, _convert_="all")
-        data: XRayDataModule = instantiate(cfg.dataset, _convert_="all")
+            build(cfg.phantoms)
+        data: XRayDataModule = build(cfg.dataset)
         _set_up(data)
         trainer = _trainer(cfg, folder)
-        model = instantiate(
+        model = build(
             cfg.model,
             class_names=data.class_names,
             image_size=data.image_size,
             class_weights=data.class_weights(),
-            _convert_="all",
         )
         model.card |= {"data": data_card(plain(cfg.dataset)), "precision": str(trainer.precision)}
         _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TRAIN, VAL, TEST])
@@ -109,15 +108,14 @@ def _set_up(data: XRayDataModule) -> None:
 
 
 def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
-    callbacks = [instantiate(c, _convert_="all") for c in (cfg.get("callbacks") or {}).values()]
-    logger = instantiate(cfg.logger, _convert_="all") if cfg.get("logger") else False
+    callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
+    logger = build(cfg.logger) if cfg.get("logger") else False
     try:
-        return instantiate(
+        return build(
             cfg.trainer,
             callbacks=callbacks,
             logger=logger,
             default_root_dir=str(folder),
-            _convert_="all",
             **fixed,
         )
     except Exception as error:  # Hydra wraps what the constructor raises

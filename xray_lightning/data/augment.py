@@ -49,8 +49,9 @@ class CropRotateJitter:
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, 0]
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         aspect = torch.exp(low + (high - low) * draws[:, 1])
-        width = (area * aspect).sqrt().clamp(max=1)
-        height = (area / aspect).sqrt().clamp(max=1)
+        aspect = aspect.clamp(min=area, max=1 / area)  # so that neither side is longer than the image's
+        width = (area * aspect).sqrt()
+        height = (area / aspect).sqrt()
         x = (1 - width) * (2 * draws[:, 2] - 1)
         y = (1 - height) * (2 * draws[:, 3] - 1)
         angle = torch.deg2rad(self.degrees * (2 * draws[:, 4] - 1))

@@ -25,14 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
+from xray_lightning.cli import command
+from xray_lightning.console import progress
+from xray_lightning.data.catalog import SUFFIXES
 from xray_lightning.errors import XRayError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 CONNECT_TIMEOUT = 10.0  # seconds, for each address of the host
 READ_TIMEOUT = 60.0  # seconds without a single byte
 
@@ -171,7 +173,7 @@ def _timeouts() -> Iterator[None]:
 def _mismatch(source: KaggleSource, folder: Path) -> str:
     """Returns a table of expected and found images for each class, or nothing if all are right."""
     with _disk_errors(f"reading {folder}"):
-        classes = track(source.counts, f"Verifying {folder.name}", console=Console(stderr=True))
+        classes = progress(source.counts, f"Verifying {folder.name}", total=len(source.counts))
         found = {name: _count(folder / name) for name in classes}
     if found == dict(source.counts):
         return ""
@@ -236,7 +238,7 @@ def _lay_out(folder: Path, files: list[Path], root: Path) -> None:
             laid = Path(beside) / root.name
             laid.mkdir()
             place = _placer(folder, files, Path(beside) / "trial")
-            for file in track(files, f"Laying out {root.name}", console=Console(stderr=True)):
+            for file in progress(files, f"Laying out {root.name}", total=len(files)):
                 (laid / file).parent.mkdir(parents=True, exist_ok=True)
                 place(folder / file, laid / file)
             laid.rename(root)
@@ -265,3 +267,13 @@ def _disk_errors(doing: str, way_out: str = "") -> Iterator[None]:
             raise XRayError(f"{doing} failed: {error}") from error
         advice = f"Free some space and run this again{way_out and ', ' + way_out}."
         raise XRayError(f"{doing} failed: {error.strerror}\n\n{advice}") from error
+
+
+@command("download")
+def main(cfg: DictConfig) -> None:
+    source: KaggleSource = get_object(cfg.dataset._target_).kaggle
+    print(f"The images are in {download(source, cfg.dataset.root)}")
+
+
+if __name__ == "__main__":
+    main()

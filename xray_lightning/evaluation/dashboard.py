@@ -1,6 +1,6 @@
 """What TensorBoard shows besides the curves that Lightning logs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,34 +16,36 @@ EXAMPLES = 16
 
 
 def log_examples(trainer: Trainer, data: XRayDataModule) -> None:
-    """Training images, the same number of each class where there are enough: plain, and augmented once."""
+    """Training images of each class, as many of each; below each one augmentation of it where there is any."""
     rows = data.rows_of(TRAIN)
     labels = data.labels[rows]
     each = EXAMPLES // len(data.class_names)
     chosen = np.concatenate([rows[labels == c][:each] for c in range(len(data.class_names))])
-    images = torch.from_numpy(data.pixels[chosen][:, None])
-    augmented = images
-    if data.augment is not None:
-        augmented = data.augment(images, torch.Generator().manual_seed(data.seed)).byte()
+    images = data.pixels[chosen]
+    lines = [("", images)]
+    if data.augment is not None and data.inputs.ndim == 4:
+        generator = torch.Generator().manual_seed(data.seed)
+        augmented = data.augment(torch.from_numpy(images[:, None]), generator)
+        lines.append(("augmented", augmented[:, 0].numpy()))
+    figure = _example_figure([data.rows[row].class_name for row in chosen], lines)
+    figure.suptitle("Training images" + (", synthetic" if data.synthetic else ""), fontsize=12)
     for logger in _tensorboards(trainer):
-        logger.experiment.add_figure("examples", _example_figure(data, chosen, images, augmented), close=False)
+        logger.experiment.add_figure("examples", figure, close=False)
 
 
-def _example_figure(data: XRayDataModule, rows: np.ndarray, images: torch.Tensor, augmented: torch.Tensor) -> Figure:
+def _example_figure(names: Sequence[str], lines: Sequence[tuple[str, np.ndarray]]) -> Figure:
     columns = 8
-    lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(1.5 * columns, 3.4 * lines), layout="constrained")
-    axes = figure.subplots(2 * lines, columns, squeeze=False)
+    blocks = -(-len(names) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.7 * len(lines) * blocks + 0.4), layout="constrained")
+    axes = figure.subplots(len(lines) * blocks, columns, squeeze=False)
     for panel in axes.flat:
         panel.set_axis_off()
-    for i, row in enumerate(rows):
-        line, column = divmod(i, columns)
-        axes[2 * line, column].set_title(data.rows[row].class_name, fontsize=9)
-        axes[2 * line, column].imshow(images[i, 0], cmap="gray", vmin=0, vmax=255)
-        axes[2 * line + 1, column].set_title("augmented", fontsize=8)
-        axes[2 * line + 1, column].imshow(augmented[i, 0], cmap="gray", vmin=0, vmax=255)
-    if data.synthetic:
-        figure.suptitle("Synthetic radiographs", fontsize=11)
+    for i, name in enumerate(names):
+        block, column = divmod(i, columns)
+        for line, (remark, images) in enumerate(lines):
+            panel = axes[len(lines) * block + line, column]
+            panel.set_title(remark or name, fontsize=9)
+            panel.imshow(images[i], cmap="gray", vmin=0, vmax=255)
     return figure
 
 

@@ -1,19 +1,32 @@
 """Tables of results: results.csv, results.md and the terminal's."""
 
+import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from xray_lightning.artifacts import atomic_write, write_csv
+from xray_lightning.status import FAILED
 
-METRICS = ("accuracy", "recall", "precision", "f1", "balanced_accuracy", "specificity", "auroc")
+HEADINGS = {
+    "accuracy": "accuracy",
+    "recall": "recall",
+    "precision": "precision",
+    "f1": "F1",
+    "balanced_accuracy": "bal. acc.",
+    "specificity": "specificity",
+    "auroc": "AUROC",
+}
+NARROW_LEAVES_OUT = ("bal. acc.", "specificity", "n")
+METRICS = tuple(HEADINGS)
 COLUMNS = ("dataset", "model", "seed", "state", "n", *METRICS, "seconds", "run", "notes")
 
 
@@ -81,38 +94,20 @@ LEGEND = (
 
 
 def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: each run, the reference where the test set is the published one, means over seeds."""
-    header = [
-        "dataset",
-        "model",
-        "seed",
-        "state",
-        "n",
-        *(m.replace("_", " ") for m in METRICS),
-        "time",
-        "notes",
-    ]
+    """Header and cells: each run, the reference where the test set is the published one, statistics over seeds."""
+    header = ["dataset", "model", "seed", "state", "n", *(HEADINGS[m] for m in METRICS), "time", "notes"]
     lines = []
-    for setting, runs in _by_setting(rows).items():
+    for runs in _by_setting(rows).values():
         lines += [_line(run) for run in runs]
+        name = [runs[0].dataset, runs[0].model, ""]
         reference = next((r.record["reference"] for r in runs if r.record and r.record["reference"]), None)
         if reference:
             scores = [f"{reference[m]:.4f}" if m in reference else "" for m in METRICS]
-            lines.append([runs[0].dataset, runs[0].model, "", "reference", "", *scores, "", ""])
+            lines.append([*name, "reference", "", *scores, "", ""])
         done = [r for r in runs if r.record]
         if len(done) > 1:
-            lines.append(
-                [
-                    runs[0].dataset,
-                    runs[0].model,
-                    f"{len(done)} seeds",
-                    "mean ± sd",
-                    "",
-                    *_means(done),
-                    "",
-                    setting,
-                ]
-            )
+            lines.append([*name, "mean", "", *_over_seeds(done, mean), "", f"{len(done)} seeds"])
+            lines.append([*name, "± sd", "", *_over_seeds(done, stdev), "", ""])
     return header, lines
 
 
@@ -130,24 +125,40 @@ def _line(row: Row) -> list[str]:
     return [row.dataset, row.model, str(row.seed), row.state, n, *scores, time, row.notes]
 
 
-def _means(runs: Sequence[Row]) -> list[str]:
+def _over_seeds(runs: Sequence[Row], statistic: Callable[[list[float]], float]) -> list[str]:
     columns = [[v for r in runs if (v := r.value(m)) is not None] for m in METRICS]
-    return [f"{mean(c):.4f} ± {stdev(c):.4f}" if len(c) > 1 else "" for c in columns]
+    return [f"{statistic(c):.4f}" if len(c) > 1 else "" for c in columns]
 
 
 def show_results(rows: Sequence[Row], folder: Path) -> None:
     """Prints the table, where results and figures lie, and how to see the curves."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a file or a pipe has no edge to fold at
     header, lines = readable(rows)
-    table = Table(title=f"Results of {folder.name}", title_justify="left")
-    numeric = {"seed", "n", "time", *(m.replace("_", " ") for m in METRICS)}
-    for name in header:
-        table.add_column(name, justify="right" if name in numeric else "left", overflow="fold")
-    styles = {"failed": "red", "reference": "dim", "mean ± sd": "bold"}
+    wide = console.width >= 110
+    shown = [i for i, name in enumerate(header) if name != "notes" and (wide or name not in NARROW_LEAVES_OUT)]
+    table = Table(title=f"Results of {folder.name}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in shown:
+        table.add_column(header[i], justify="left" if header[i] in ("dataset", "model", "state") else "right")
+    styles = {FAILED: "red", "reference": "dim", "mean": "bold", "± sd": "bold"}
     for cells in lines:
-        table.add_row(*map(Text, cells), style=styles.get(cells[3]))
+        table.add_row(*(Text(cells[i]) for i in shown), style=styles.get(cells[3]))
     console.print(table)
+    for note, runs in _by_note(rows).items():
+        console.print(Text(f"{', '.join(runs)}: {note}", style="yellow"), soft_wrap=True)
     swept = (folder / "results.md").is_file()
-    console.print(Text(f"Results      {folder / ('results.md' if swept else 'metrics.json')}"))
-    console.print(Text(f"Figures      {folder}{'/*' if swept else ''}/figures"))
-    console.print(Text(f"Curves       tensorboard --logdir {folder}"))
+    every = "/*" if swept else ""
+    console.print(Text(f"Results   {folder / ('results.md' if swept else 'metrics.json')}"), soft_wrap=True)
+    console.print(Text(f"Figures   {folder}{every}/figures"), soft_wrap=True)
+    console.print(Text(f"Curves    tensorboard --logdir {shlex.quote(str(folder))}"), soft_wrap=True)
+
+
+def _by_note(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """What to know before believing the scores, and which runs it is about."""
+    notes: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for note in [row.notes] if row.error else row.notes.split(", "):
+            if note:
+                notes[note].append(row.run)
+    return {note: ["all runs"] if len(runs) == len(rows) > 1 else runs for note, runs in notes.items()}

@@ -40,7 +40,9 @@ class FrozenResNet50Classifier(XRayClassifier):
         self.backbone.fc = nn.Identity()
         self.card["weights"] = load_resnet50_weights(self.backbone, weights, fallback)
         self.backbone.requires_grad_(False).eval()
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
+        # Standardised features let one learning rate fit any weights (He et al., "Masked Autoencoders", 2022, A.1)
+        standardise = nn.BatchNorm1d(FEATURES, affine=False)
+        self.head = nn.Sequential(standardise, nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":
         """As for any module, but for the backbone, which stays in eval mode."""

@@ -1,0 +1,50 @@
+"""Synthetic data and small configurations that all tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from xray_lightning.config import CONF, register_resolvers
+from xray_lightning.data.phantoms import write_phantoms
+
+SMALL = (
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "~callbacks.progress_bar",
+    "dataset.image_size=32",
+    "dataset.batch_size=16",
+)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both data sets, 80 small images each."""
+    return write_phantoms(tmp_path_factory.mktemp("data") / "phantoms", images=80, size=48)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def configure(phantoms: Path, shared_cache: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """Composes a configuration of a small run on phantoms; `run` names its folder below tmp_path."""
+
+    def _configure(*overrides: str, run: str = "run", config: str = "train") -> DictConfig:
+        register_resolvers()
+        paths = [
+            f"paths.data={phantoms}",
+            f"paths.cache={shared_cache}",
+            f"paths.outputs={tmp_path}",
+            f"paths.run={tmp_path / run}",
+        ]
+        small = SMALL if config == "train" else SMALL[:1]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(config, [*paths, *small, *overrides])
+
+    return _configure

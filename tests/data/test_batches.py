@@ -1,0 +1,136 @@
+"""Which rows a batch holds, in which order, and in which process."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from xray_lightning.data.batches import BatchLoader, RowSampler
+
+ROWS = np.array([3, 5, 8, 9, 12, 20, 21, 22, 30, 31, 40])
+
+
+def loader(sampler: RowSampler, batch_size: int = 4) -> BatchLoader:
+    """Over images whose every pixel is their row number, with the row number as label."""
+    numbers = np.arange(50)
+    images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (50, 1, 6, 6)).copy()
+    return BatchLoader(images, numbers, sampler, batch_size)
+
+
+def drawn(batches: BatchLoader) -> list[int]:
+    return [int(label) for _, labels in batches for label in labels]
+
+
+def orders(**settings: object) -> list[list[int]]:
+    sampler = RowSampler(ROWS, **settings)
+    result = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        result.append(drawn(loader(sampler)))
+    return result
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4, 3]), (11, [11]), (64, [11]), (1, [1] * 11)])
+def test_shapes_dtypes_and_number_of_batches(batch_size: int, sizes: list[int]) -> None:
+    batches = loader(RowSampler(ROWS, seed=0), batch_size)
+    found = list(batches)
+    assert len(batches) == len(found)
+    assert [tuple(images.shape) for images, _ in found] == [(n, 1, 6, 6) for n in sizes]
+    assert [tuple(labels.shape) for _, labels in found] == [(n,) for n in sizes]
+    assert {(images.dtype, labels.dtype) for images, labels in found} == {(torch.uint8, torch.int64)}
+
+
+def test_images_and_labels_belong_together() -> None:
+    for images, labels in loader(RowSampler(ROWS, seed=1)):
+        assert torch.equal(images[:, 0, 0, 0].long(), labels)
+
+
+def test_a_batch_does_not_share_memory_with_the_images() -> None:
+    batches = loader(RowSampler(ROWS))
+    for images, _ in batches:
+        images.zero_()
+    assert all(torch.equal(images[:, 0, 0, 0].long(), labels) for images, labels in batches)
+
+
+def test_inputs_of_any_shape_and_dtype_pass() -> None:
+    features = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float16)
+    inputs, _ = next(iter(BatchLoader(features, np.arange(50), RowSampler(ROWS), 4)))
+    assert inputs.dtype == torch.float16
+    assert np.array_equal(inputs.numpy(), features[ROWS[:4]])
+
+
+def test_every_row_comes_once_an_epoch() -> None:
+    for order in orders(seed=7):
+        assert sorted(order) == ROWS.tolist()
+
+
+def test_without_a_seed_the_order_is_that_of_the_rows_in_every_epoch() -> None:
+    assert orders() == [ROWS.tolist()] * 3
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    first = orders(seed=3)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    assert orders(seed=3) == first
+    assert len({tuple(order) for order in first + orders(seed=4)}) == 6
+
+
+def test_an_epoch_can_be_returned_to() -> None:
+    sampler = RowSampler(ROWS, seed=3)
+    sampler.set_epoch(2)
+    later = drawn(loader(sampler))
+    sampler.set_epoch(0)
+    assert drawn(loader(sampler)) != later
+    sampler.set_epoch(2)
+    assert drawn(loader(sampler)) == later
+
+
+def test_reading_an_epoch_twice_gives_the_same_order() -> None:
+    batches = loader(RowSampler(ROWS, seed=3))
+    assert drawn(batches) == drawn(batches)
+
+
+def test_weights_set_how_often_a_row_is_drawn() -> None:
+    rows, weights = np.arange(4), np.array([0.0, 1.0, 1.0, 2.0])
+    sampler = RowSampler(np.tile(rows, 500), seed=0, weights=np.tile(weights, 500))
+    order = drawn(loader(sampler))
+    shares = np.bincount(order, minlength=4) / len(order)
+    assert len(order) == 2000
+    assert shares == pytest.approx([0, 0.25, 0.25, 0.5], abs=0.04)
+
+
+def test_weighted_draws_differ_by_epoch_and_repeat_by_seed() -> None:
+    weights = np.linspace(1, 2, len(ROWS))
+    assert orders(seed=0, weights=weights) == orders(seed=0, weights=weights)
+    assert len({tuple(order) for order in orders(seed=0, weights=weights)}) == 3
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 11])
+def test_in_evaluation_processes_share_all_rows_without_overlap(world: int) -> None:
+    parts = [loader(RowSampler(ROWS, rank=rank, world=world)) for rank in range(world)]
+    found = [drawn(part) for part in parts]
+    assert sorted(chain(*found)) == ROWS.tolist()
+    assert [len(part) for part in parts] == [len(list(part)) for part in parts]
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(1, 2, len(ROWS))])
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_in_training_every_process_takes_as_many_rows(world: int, weights: np.ndarray | None) -> None:
+    parts = [loader(RowSampler(ROWS, seed=5, weights=weights, rank=rank, world=world)) for rank in range(world)]
+    found = [drawn(part) for part in parts]
+    assert {len(rows) for rows in found} == {len(ROWS) // world}
+    assert {len(part) for part in parts} == {len(list(parts[0]))}
+    if weights is None:
+        assert len(set(chain(*found))) == world * (len(ROWS) // world)
+
+
+def test_rows_left_over_in_training_change_with_the_epoch() -> None:
+    seen = set()
+    for epoch in range(12):
+        for rank in range(2):
+            sampler = RowSampler(ROWS, seed=0, rank=rank, world=2)
+            sampler.set_epoch(epoch)
+            seen |= set(drawn(loader(sampler)))
+    assert seen == set(ROWS.tolist())

@@ -1,0 +1,230 @@
+"""Properties that hold for the split of any catalog."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xray_lightning.data.catalog import Radiograph
+from xray_lightning.data.splits import TEST, TRAIN, UNUSED, VAL, split
+
+MakeRow = Callable[..., Radiograph]
+FRACTIONS = st.sampled_from([0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.333, 0.5])
+
+
+def _row(path: str, label: int, group: str, digest: str, official: str) -> Radiograph:
+    return Radiograph(path, label, f"class{label}", group, official, 1, digest)
+
+
+@st.composite
+def catalogs(draw: st.DrawFn, official: bool = False) -> list[Radiograph]:
+    """Patients with several images, copies of files, and now and then a patient or a copy in two classes."""
+    count = draw(st.integers(0, 40))
+    patient = st.integers(0, draw(st.integers(1, 60)))
+    content = st.integers(0, draw(st.integers(1, 200)))
+    label = st.integers(0, 2)
+    mixed = draw(st.booleans())
+    rows = []
+    for n in range(count):
+        c = draw(label)
+        owner = "" if mixed else f"c{c}-"
+        side = draw(st.sampled_from(["train", "test"])) if official else ""
+        rows.append(_row(f"{n}.png", c, f"{owner}p{draw(patient)}", f"{owner}d{draw(content)}", side))
+    return rows
+
+
+def linked(rows: Sequence[Radiograph]) -> list[set[int]]:
+    """Sets of rows that share a patient or a file with another of the set."""
+    sets: list[tuple[set[int], set[str]]] = []
+    for index, row in enumerate(rows):
+        members, keys = {index}, {f"patient {row.group}", f"file {row.digest}"}
+        apart = []
+        for other in sets:
+            if other[1] & keys:
+                members, keys = members | other[0], keys | other[1]
+            else:
+                apart.append(other)
+        sets = [*apart, (members, keys)]
+    return [members for members, _ in sets]
+
+
+def most(sizes: Sequence[int], wanted: int) -> int:
+    """The largest number of images, at most `wanted`, that whole groups of these sizes can give."""
+    sums = {0}
+    for size in sizes:
+        sums |= {s + size for s in sums if s + size <= wanted}
+    return max(sums)
+
+
+def share(count: int, fraction: float) -> int:
+    return ceil(count * Fraction(str(fraction)))
+
+
+def by_path(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[str, str]:
+    return {row.path: side for row, side in zip(rows, sides, strict=True)}
+
+
+@settings(deadline=None)
+@given(catalogs(), FRACTIONS, FRACTIONS, st.integers(0, 5))
+def test_what_is_linked_is_on_one_side(rows: list[Radiograph], val: float, test: float, seed: int) -> None:
+    sides = split(rows, val_fraction=val, test_fraction=test, seed=seed)
+    assert len(sides) == len(rows) and set(sides) <= {TRAIN, VAL, TEST}
+    for members in linked(rows):
+        assert len({sides[i] for i in members}) == 1
+
+
+@settings(deadline=None)
+@given(catalogs(), FRACTIONS, FRACTIONS, st.integers(0, 5))
+def test_counts_are_exact_or_the_nearest_below_that_whole_groups_allow(
+    rows: list[Radiograph], val: float, test: float, seed: int
+) -> None:
+    sides = split(rows, val_fraction=val, test_fraction=test, seed=seed)
+    for label in {row.label for row in rows}:
+        pure = [m for m in linked(rows) if {rows[i].label for i in m} == {label}]
+        total = sum(row.label == label for row in rows)
+        counts = Counter(side for side, row in zip(sides, rows, strict=True) if row.label == label)
+        assert counts[TEST] == most([len(m) for m in pure], share(total, test))
+        left = [len(m) for m in pure if sides[min(m)] != TEST]
+        assert counts[VAL] == most(left, share(total, val))
+
+
+@settings(deadline=None)
+@given(catalogs(), FRACTIONS, st.integers(0, 5))
+def test_linked_images_of_two_classes_train(rows: list[Radiograph], fraction: float, seed: int) -> None:
+    sides = split(rows, val_fraction=fraction, test_fraction=fraction, seed=seed)
+    for members in linked(rows):
+        if len({rows[i].label for i in members}) > 1:
+            assert {sides[i] for i in members} == {TRAIN}
+
+
+@settings(deadline=None)
+@given(catalogs(), FRACTIONS, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(
+    rows: list[Radiograph], fraction: float, seed: int, shuffler: random.Random
+) -> None:
+    shuffled = list(rows)
+    shuffler.shuffle(shuffled)
+    once, again = (
+        by_path(r, split(r, val_fraction=fraction, test_fraction=fraction, seed=seed)) for r in (rows, shuffled)
+    )
+    assert once == again
+
+
+@settings(deadline=None)
+@given(catalogs(official=True), FRACTIONS, st.integers(0, 5))
+def test_the_official_test_is_kept_whole_and_its_patients_train_nothing(
+    rows: list[Radiograph], val: float, seed: int
+) -> None:
+    sides = split(rows, val_fraction=val, test_fraction=None, seed=seed)
+    for members in linked(rows):
+        tested = any(rows[i].official == "test" for i in members)
+        for i in members:
+            if rows[i].official == "test":
+                assert sides[i] == TEST
+            else:
+                assert (sides[i] == UNUSED) == tested
+        assert tested or len({sides[i] for i in members}) == 1
+
+
+@settings(deadline=None)
+@given(catalogs(official=True), FRACTIONS, st.integers(0, 5))
+def test_validation_is_a_share_of_what_the_official_test_leaves(rows: list[Radiograph], val: float, seed: int) -> None:
+    sides = split(rows, val_fraction=val, test_fraction=None, seed=seed)
+    left = [i for i, side in enumerate(sides) if side in (TRAIN, VAL)]
+    for label in {rows[i].label for i in left}:
+        pure = [m for m in linked(rows) if min(m) in left and {rows[i].label for i in m} == {label}]
+        total = sum(rows[i].label == label for i in left)
+        found = sum(rows[i].label == label and sides[i] == VAL for i in left)
+        assert found == most([len(m) for m in pure], share(total, val))
+
+
+def test_the_full_covid_database_gives_3176_test_images(make_row: MakeRow) -> None:
+    sizes = (3616, 10192, 6012, 1345)
+    rows = [make_row(f"{label}/{n}", label) for label, size in enumerate(sizes) for n in range(size)]
+    sides = split(rows, val_fraction=0.15, test_fraction=0.15, seed=0)
+    counts = Counter((row.label, side) for row, side in zip(rows, sides, strict=True))
+    expected = (543, 1529, 902, 202)
+    assert tuple(counts[label, TEST] for label in range(4)) == expected
+    assert tuple(counts[label, VAL] for label in range(4)) == expected
+    assert sum(expected) == 3176
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "expected"), [(140, 0.15, 21), (141, 0.15, 22), (100, 0.07, 7), (1, 0.15, 1)]
+)
+def test_shares_are_rounded_up_without_float_error(
+    make_row: MakeRow, count: int, fraction: float, expected: int
+) -> None:
+    rows = [make_row(f"{n}") for n in range(count)]
+    sides = split(rows, val_fraction=fraction, test_fraction=fraction, seed=0)
+    assert sides.count(TEST) == expected
+
+
+def test_single_images_fill_up_what_large_patients_leave_open(make_row: MakeRow) -> None:
+    large = [make_row(f"{p}-{k}", group=f"p{p}") for p in range(12) for k in range(7)]
+    single = [make_row(f"s{n}") for n in range(16)]
+    for seed in range(10):
+        sides = split([*large, *single], val_fraction=0.15, test_fraction=0.15, seed=seed)
+        assert (sides.count(TEST), sides.count(VAL)) == (15, 15)
+
+
+def test_copies_in_a_chain_of_patients_stay_together(make_row: MakeRow) -> None:
+    chain = [
+        make_row("a", group="p1", digest="d1"),
+        make_row("b", group="p2", digest="d1"),
+        make_row("c", group="p2", digest="d2"),
+        make_row("d", group="p3", digest="d2"),
+    ]
+    others = [make_row(f"x{n}") for n in range(12)]
+    for seed in range(20):
+        sides = split([*others, *chain], val_fraction=0.3, test_fraction=0.3, seed=seed)
+        assert len(set(sides[-4:])) == 1
+
+
+def test_a_train_copy_of_a_test_image_is_unused(make_row: MakeRow) -> None:
+    rows = [
+        make_row("test/a", group="p1", digest="same", official="test"),
+        make_row("train/a", group="p2", digest="same", official="train"),
+        make_row("train/b", group="p2", official="train"),
+        make_row("train/c", group="p3", official="train"),
+    ]
+    assert split(rows, val_fraction=0.01, test_fraction=None, seed=0) == [TEST, UNUSED, UNUSED, VAL]
+
+
+def test_the_seed_fixes_the_split_and_another_changes_it(make_row: MakeRow) -> None:
+    rows = [make_row(f"{n}", label=n % 2) for n in range(60)]
+    splits = [tuple(split(rows, val_fraction=0.2, test_fraction=0.2, seed=s)) for s in (0, 0, 1, 2)]
+    assert splits[0] == splits[1]
+    assert len(set(splits)) == 3
+
+
+def test_every_image_is_tested_under_some_seed(make_row: MakeRow) -> None:
+    rows = [make_row(f"{n}", group=f"p{n // 2}") for n in range(20)]
+    tested = {
+        row.path
+        for seed in range(60)
+        for row, side in zip(rows, split(rows, val_fraction=0.2, test_fraction=0.2, seed=seed), strict=True)
+        if side == TEST
+    }
+    assert tested == {row.path for row in rows}
+
+
+def test_renamed_files_keep_their_sides(make_row: MakeRow) -> None:
+    rows = [make_row(f"{n}") for n in range(40)]
+    renamed = [replace(row, path=f"elsewhere/{row.path}") for row in rows]
+    one, two = (split(r, val_fraction=0.2, test_fraction=0.2, seed=3) for r in (rows, renamed))
+    assert one == two
+
+
+def test_a_class_is_split_alike_with_or_without_the_others(make_row: MakeRow) -> None:
+    rows = [make_row(f"{n}", label=n % 3) for n in range(90)]
+    alone = [row for row in rows if row.label == 1]
+    whole = by_path(rows, split(rows, val_fraction=0.2, test_fraction=0.2, seed=0))
+    part = by_path(alone, split(alone, val_fraction=0.2, test_fraction=0.2, seed=0))
+    assert part == {path: whole[path] for path in part}

@@ -1,0 +1,254 @@
+"""Checkpoints stand alone, hold plain data, and are read as what they are: untrusted input."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from xray_lightning.data.pneumonia import PneumoniaDataModule
+from xray_lightning.errors import XRayError
+from xray_lightning.models.checkpoint import data_card, load_classifier, load_data_module, read_checkpoint
+from xray_lightning.models.classifier import CARD
+from xray_lightning.models.cnn import CNNClassifier
+from xray_lightning.models.resnet50 import FrozenResNet50Classifier
+
+Arrays = tuple[np.ndarray, np.ndarray]
+DATASET = {
+    "_target_": "xray_lightning.data.pneumonia.PneumoniaDataModule",
+    "name": "pneumonia",
+    "root": "data/chest_xray",
+    "image_size": 32,
+    "cache_dir": "/somewhere",
+    "split_seed": 3,
+    "val_fraction": 0.2,
+    "augment": {"_target_": "xray_lightning.data.augment.CropRotateJitter"},
+}
+
+
+@pytest.fixture
+def trained(make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer], bright_and_dark: Arrays) -> Trainer:
+    model = make_cnn()
+    model.card |= {"data": data_card(DATASET), "precision": "32-true", "temperature": 1.7}
+    model.card["operating_points"] = {"sensitivity 0.95": 0.31}
+    return fit(model, *bright_and_dark, max_steps=2)
+
+
+@pytest.fixture
+def checkpoint(trained: Trainer, tmp_path: Path) -> Path:
+    trained.save_checkpoint(tmp_path / "best.ckpt")
+    return tmp_path / "best.ckpt"
+
+
+@pytest.fixture
+def tampered(checkpoint: Path) -> Callable[..., Path]:
+    """tampered(card={...}, drop=[...], **content) rewrites parts of the checkpoint."""
+
+    def rewrite(card: dict[str, Any] | None = None, drop: tuple[str, ...] = (), **content: Any) -> Path:
+        whole = torch.load(checkpoint, weights_only=True)
+        whole[CARD] |= card or {}
+        whole |= content
+        for key in drop:
+            whole.get(CARD, {}).pop(key, None)
+            whole.pop(key, None)
+        torch.save(whole, checkpoint)
+        return checkpoint
+
+    return rewrite
+
+
+def assert_plain(content: object) -> None:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            assert type(key) in (str, int)
+            assert_plain(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            assert_plain(value)
+    else:
+        assert content is None or type(content) in (str, int, float, bool, Tensor), content
+
+
+def test_holds_nothing_but_tensors_and_plain_data(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    assert_plain(content)
+    assert not any(isinstance(value, Tensor) for value in content[CARD].values())
+
+
+def test_gives_the_same_logits_without_any_other_file(
+    trained: Trainer, checkpoint: Path, bright_and_dark: Arrays
+) -> None:
+    images = torch.from_numpy(bright_and_dark[0])
+    alone = checkpoint.parent / "elsewhere" / "model.ckpt"
+    alone.parent.mkdir()
+    shutil.move(checkpoint, alone)
+    loaded = load_classifier(alone)
+    assert not loaded.training
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), trained.lightning_module.eval()(images), rtol=0, atol=0)
+
+
+def test_the_card_says_what_the_network_alone_does_not(checkpoint: Path) -> None:
+    card = load_classifier(checkpoint).card
+    assert card["model"] == "cnn" and card["precision"] == "32-true"
+    assert card["classes"] == ["NORMAL", "PNEUMONIA"]
+    assert card["preprocessing"] == {"image_size": 32, "mean": [0.5], "std": [0.25]}
+    assert card["temperature"] == 1.7
+    assert card["operating_points"] == {"sensitivity 0.95": 0.31}
+
+
+def test_the_data_module_comes_back_on_the_same_split(checkpoint: Path, tmp_path: Path) -> None:
+    card = read_checkpoint(checkpoint)[CARD]
+    data = load_data_module(card, None, tmp_path)
+    assert type(data) is PneumoniaDataModule
+    assert (data.split_seed, data.val_fraction, data.image_size) == (3, 0.2, 32)
+    assert data.root == Path("data/chest_xray") and data.augment is None
+    assert load_data_module(card, "other/place", tmp_path).root == Path("other/place")
+
+
+def test_a_frozen_backbone_travels_in_the_checkpoint(
+    resnet: FrozenResNet50Classifier, fit: Callable[..., Trainer], bright_and_dark: Arrays, tmp_path: Path
+) -> None:
+    images, labels = bright_and_dark
+    trainer = fit(resnet, images, labels, max_steps=1)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    loaded = load_classifier(tmp_path / "best.ckpt")
+    assert loaded.card["weights"] == "random"
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(torch.from_numpy(images)), resnet.eval()(torch.from_numpy(images)), rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("xray_lightning.models.cnn", "nn"),
+        ("xray_lightning.models.cnn", "XRayError"),
+        ("xray_lightning.models.cnn", "Nothing"),
+        ("xray_lightning.models.nowhere", "CNNClassifier"),
+        ("xray_lightning.data.pneumonia", "PneumoniaDataModule"),
+        ("xray_lightning.models.classifier", "XRayClassifier"),
+        ("xray_lightning.models.", "CNNClassifier"),
+        (3, None),
+    ],
+)
+def test_only_classifiers_of_this_package_are_built(
+    tampered: Callable[..., Path], module: object, name: object
+) -> None:
+    with pytest.raises(XRayError, match=rf"(asks for {module}\.{name}|does not fit.*XRayClassifier)"):
+        load_classifier(tampered({"module": module, "class": name}))
+
+
+def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
+    card = {"data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}}}
+    with pytest.raises(XRayError, match=r"asks for subprocess\.Popen"):
+        load_data_module(card, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {},
+        {"data": None},
+        {"data": {"module": "xray_lightning.data.pneumonia"}},
+        {"data": data_card(DATASET) | {"arguments": {"nonsense": 1}}},
+        {"data": data_card(DATASET) | {"arguments": None}},
+    ],
+    ids=["no data", "null", "no class", "other arguments", "no arguments"],
+)
+def test_a_data_card_that_does_not_fit_is_an_error_of_the_user(tmp_path: Path, card: dict[str, Any]) -> None:
+    with pytest.raises(XRayError, match="checkpoint"):
+        load_data_module(card, None, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["module", "class", "state_dict", "hyper_parameters", "format", CARD])
+def test_a_missing_entry_is_an_error_of_the_user(tampered: Callable[..., Path], key: str) -> None:
+    path = tampered(drop=(key,))
+    with pytest.raises(XRayError, match=r"best\.ckpt"):
+        load_classifier(path)
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", None])
+def test_another_format_is_named(tampered: Callable[..., Path], number: object) -> None:
+    with pytest.raises(XRayError, match=f"has checkpoint format {number}; this version reads 1"):
+        read_checkpoint(tampered({"format": number}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"hyper_parameters": {"nonsense": 1}},
+        {"hyper_parameters": None},
+        {"hyper_parameters": {"name": "cnn", "class_names": ["A"] * 3, "image_size": 32}},
+        {"hyper_parameters": {"name": "cnn", "class_names": ["A"] * 2, "image_size": "32"}},
+        {"state_dict": {}},
+        {"state_dict": None},
+        {"state_dict": {"head.bias": 3}},
+    ],
+    ids=["other arguments", "no arguments", "three classes", "text", "no weights", "null weights", "no tensor"],
+)
+def test_content_that_does_not_fit_is_an_error_of_the_user(
+    tampered: Callable[..., Path], content: dict[str, Any]
+) -> None:
+    with pytest.raises(XRayError, match=r"best\.ckpt does not fit"):
+        load_classifier(tampered(**content))
+
+
+def test_a_checkpoint_of_another_program_is_named_as_such(tmp_path: Path) -> None:
+    for number, content in enumerate(({"state_dict": {}, "hyper_parameters": {}}, {CARD: 3}, [1], torch.zeros(2))):
+        torch.save(content, tmp_path / f"{number}.ckpt")
+        with pytest.raises(XRayError, match="was not written by xray-lightning"):
+            read_checkpoint(tmp_path / f"{number}.ckpt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b".", b"\x80\x02.", b"a text file\n", b"U\x10\xc1\xd0", b"\x80\x02KNN]M.", pickle.dumps([1, 2])],
+    ids=["empty", "stop", "empty pickle", "text", "bytes", "half a number", "plain pickle"],
+)
+def test_a_file_that_is_no_checkpoint_is_an_error_of_the_user(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.ckpt").write_bytes(content)
+    with pytest.raises(XRayError, match=r"best\.ckpt cannot be read as a checkpoint"):
+        read_checkpoint(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_an_error_of_the_user(checkpoint: Path, share: float) -> None:
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(XRayError, match=r"best\.ckpt cannot be read as a checkpoint"):
+        load_classifier(checkpoint)
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tampered: Callable[..., Path], tmp_path: Path) -> None:
+    path = tampered({"temperature": Malicious(tmp_path / "executed")})
+    with pytest.raises(XRayError, match="cannot be read as a checkpoint"):
+        load_classifier(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_checkpoint_is_answered_with_those_beside_it(checkpoint: Path) -> None:
+    with pytest.raises(XRayError, match=r"There is no checkpoint .*bset\.ckpt\. There is best\.ckpt\."):
+        read_checkpoint(checkpoint.with_name("bset.ckpt"))
+    with pytest.raises(XRayError, match=r"There is no checkpoint .*checkpoints/best\.ckpt"):
+        read_checkpoint(Path("nowhere/best.ckpt"))
+    with pytest.raises(XRayError, match="There is no checkpoint"):
+        read_checkpoint(checkpoint.parent)

@@ -1,0 +1,92 @@
+"""What every classifier shares: loss, validation metrics, optimiser and schedule."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from torch.nn import functional as F
+
+from xray_lightning.data.batches import BatchLoader, RowSampler
+from xray_lightning.evaluation.metrics import SCALARS, scalar_metrics
+from xray_lightning.models.cnn import CNNClassifier
+from xray_lightning.models.schedule import WarmupCosine
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def uneven(count: int = 21) -> Arrays:
+    """Images of noise, whose labels come in runs, so that batches differ from the whole."""
+    generator = np.random.default_rng(1)
+    images = generator.integers(0, 256, (count, 1, 32, 32), dtype=np.uint8)
+    return images, np.sort(generator.permutation(count) % 3 == 0).astype(np.int64)
+
+
+@pytest.mark.parametrize("weights", [None, [0.4, 2.5]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_loss_is_the_weighted_smoothed_cross_entropy(
+    make_cnn: Callable[..., CNNClassifier],
+    fit: Callable[..., Trainer],
+    weights: list[float] | None,
+    smoothing: float,
+) -> None:
+    images, labels = uneven()
+    model = make_cnn(class_weights=weights, label_smoothing=smoothing)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images))
+    expected = F.cross_entropy(
+        logits,
+        torch.from_numpy(labels),
+        weight=None if weights is None else torch.tensor(weights),
+        label_smoothing=smoothing,
+    )
+    trainer = fit(model, images, labels, max_steps=1, batch_size=len(labels))
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_validation_metrics_are_of_the_whole_set_not_means_of_batches(
+    make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer]
+) -> None:
+    images, labels = uneven()
+    model = make_cnn()
+    trainer = fit(model, images, labels, max_epochs=2, batch_size=4)
+    with torch.no_grad():
+        probabilities = model.eval()(torch.from_numpy(images)).softmax(dim=1)
+    expected = scalar_metrics(probabilities, torch.from_numpy(labels))
+    logged = {k.removeprefix("val/"): v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    assert logged.keys() == set(SCALARS)
+    assert logged == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-4, abs=1e-5)
+
+
+def test_test_metrics_hold_every_probability_in_order(
+    make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer]
+) -> None:
+    images, labels = uneven()
+    model = make_cnn()
+    trainer = fit(model, images, labels, max_steps=1)
+    loader = BatchLoader(images, labels, RowSampler(np.arange(len(labels))), 4)
+    for _ in range(2):
+        trainer.test(model, loader, verbose=False)
+    probabilities, scored = model.test_metrics.gathered()
+    assert scored.tolist() == labels.tolist()
+    with torch.no_grad():
+        torch.testing.assert_close(probabilities, model.eval()(torch.from_numpy(images)).softmax(dim=1))
+
+
+def test_schedule_spans_the_training_step_by_step(
+    make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer], bright_and_dark: Arrays
+) -> None:
+    model = make_cnn(optimizer=partial(torch.optim.SGD, lr=0.1), scheduler=partial(WarmupCosine, warmup=0.5))
+    trainer = fit(model, *bright_and_dark, max_epochs=3, batch_size=8)
+    assert trainer.global_step == 6
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_saved_arguments_are_plain_data_without_what_only_training_needs(
+    make_cnn: Callable[..., CNNClassifier],
+) -> None:
+    kept = dict(make_cnn(class_weights=[1.0, 2.0]).hparams)
+    assert not kept.keys() & {"optimizer", "scheduler", "class_weights"}
+    assert kept["class_names"] == ["NORMAL", "PNEUMONIA"] and kept["image_size"] == 32

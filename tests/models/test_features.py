@@ -1,0 +1,109 @@
+"""The feature store: computed once, resumed after an interruption, never mixed up."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xray_lightning.errors import XRayError
+from xray_lightning.models.features import CHUNK, FeatureStore
+
+ROWS, WIDTH = 3 * CHUNK + 5, 2
+PIXELS = np.arange(ROWS, dtype=np.float16)[:, None, None, None]
+
+
+class Embedding:
+    """Writes down the chunks it was asked for, by their first row, and may break at one of them."""
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.asked: list[int] = []
+        self.breaks_at = breaks_at
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        first = int(images.flat[0])
+        if first == self.breaks_at:
+            raise KeyboardInterrupt
+        self.asked.append(first)
+        return images[:, 0, 0] * np.array([[1, -1]])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., FeatureStore]:
+    return lambda key="key": FeatureStore(tmp_path / "features", key, rows=ROWS, width=WIDTH)
+
+
+def test_every_row_gets_its_own_features(store: Callable[..., FeatureStore]) -> None:
+    features = store().filled(PIXELS, np.arange(ROWS), Embedding())
+    assert features.dtype == np.float16
+    np.testing.assert_array_equal(features, PIXELS[:, 0, 0] * np.array([[1, -1]]))
+    with pytest.raises(ValueError, match="read-only"):
+        features[0] = 0
+
+
+def test_an_interrupted_computation_goes_on_where_it_stopped(store: Callable[..., FeatureStore]) -> None:
+    broken, after, again = Embedding(breaks_at=2 * CHUNK), Embedding(), Embedding()
+    with pytest.raises(KeyboardInterrupt):
+        store().filled(PIXELS, np.arange(ROWS), broken)
+    features = store().filled(PIXELS, np.arange(ROWS), after)
+    assert broken.asked == [0, CHUNK]
+    assert after.asked == [2 * CHUNK, 3 * CHUNK]
+    np.testing.assert_array_equal(features[:, 0], PIXELS.ravel())
+    store().filled(PIXELS, np.arange(ROWS), again)
+    assert again.asked == []
+
+
+def test_only_chunks_of_the_rows_asked_for_are_computed(store: Callable[..., FeatureStore]) -> None:
+    first, second = Embedding(), Embedding()
+    store().filled(PIXELS, np.array([ROWS - 1, CHUNK, CHUNK + 1, ROWS - 1]), first)
+    assert first.asked == [CHUNK, 3 * CHUNK]
+    store().filled(PIXELS, np.array([0, CHUNK]), second)
+    assert second.asked == [0]
+    nothing = Embedding()
+    store().filled(PIXELS, np.array([], dtype=np.int64), nothing)
+    assert nothing.asked == []
+
+
+def test_the_order_of_asking_changes_nothing(tmp_path: Path) -> None:
+    whole = FeatureStore(tmp_path / "a", "key", rows=ROWS, width=WIDTH)
+    parts = FeatureStore(tmp_path / "b", "key", rows=ROWS, width=WIDTH)
+    for rows in (np.array([ROWS - 1]), np.array([CHUNK]), np.arange(ROWS)[::-1]):
+        in_parts = parts.filled(PIXELS, rows, Embedding())
+    np.testing.assert_array_equal(whole.filled(PIXELS, np.arange(ROWS), Embedding()), in_parts)
+
+
+def test_another_key_is_another_file(store: Callable[..., FeatureStore]) -> None:
+    mine, other = store("key"), store("other key")
+    assert not {mine.path, mine.marks} & {other.path, other.marks}
+    assert store("key").path == mine.path
+    mine.filled(PIXELS, np.arange(ROWS), Embedding())
+    embedding = Embedding()
+    other.filled(PIXELS, np.arange(CHUNK), embedding)
+    assert embedding.asked == [0]
+
+
+def test_lost_marks_mean_computing_again(store: Callable[..., FeatureStore]) -> None:
+    store().filled(PIXELS, np.arange(ROWS), Embedding())
+    store().marks.unlink()
+    embedding = Embedding()
+    store().filled(PIXELS, np.array([0]), embedding)
+    assert embedding.asked == [0]
+
+
+@pytest.mark.parametrize("damaged", ["path", "marks"])
+@pytest.mark.parametrize("size", [0, 40, 140])
+def test_a_damaged_file_means_computing_again(store: Callable[..., FeatureStore], damaged: str, size: int) -> None:
+    store().filled(PIXELS, np.arange(ROWS), Embedding())
+    file: Path = getattr(store(), damaged)
+    file.write_bytes(file.read_bytes()[:size])
+    features = store().filled(PIXELS, np.arange(ROWS), Embedding())
+    np.testing.assert_array_equal(features[:, 0], PIXELS.ravel())
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = FeatureStore(tmp_path / "file" / "features", "key", rows=ROWS, width=WIDTH)
+    with pytest.raises(XRayError) as caught:
+        store.filled(PIXELS, np.arange(ROWS), Embedding())
+    for part in (str(tmp_path / "file" / "features"), "paths.cache=", "XRAY_CACHE", "model.cache_features=false"):
+        assert part in str(caught.value)

@@ -1,0 +1,149 @@
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from xray_lightning.data.splits import TEST
+from xray_lightning.errors import XRayError
+from xray_lightning.run import test as score
+from xray_lightning.run import train
+
+Configure = Callable[..., DictConfig]
+RANDOM = "model.weights=random"
+
+
+def scores(record: dict[str, Any]) -> dict[str, float]:
+    return {name: metric["value"] for name, metric in record["metrics"].items()}
+
+
+@pytest.mark.parametrize("dataset", ["pneumonia", "covid"])
+@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+def test_each_experiment_leaves_a_complete_run_folder(
+    configure: Configure, tmp_path: Path, dataset: str, model: list[str]
+) -> None:
+    record = train(configure(f"dataset={dataset}", *model))
+    run = tmp_path / "run"
+    assert json.loads((run / "metrics.json").read_text()) == record
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    for file in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/confusion_matrix.png"):
+        assert (run / file).stat().st_size > 0
+    assert list((run / "tensorboard").glob("events*"))
+    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    assert len(rows) == record["n"] == sum(map(sum, record["confusion_matrix"]))
+    assert all(math.isclose(sum(float(row[c]) for c in record["classes"]), 1, abs_tol=1e-5) for row in rows)
+    assert "synthetic radiographs" in record["notes"]
+
+
+@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+def test_scoring_a_checkpoint_again_gives_the_same_digits(
+    configure: Configure, tmp_path: Path, model: list[str]
+) -> None:
+    trained = train(configure(*model))
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    cfg = configure(f"ckpt={ckpt}", f"paths.cache={tmp_path / 'fresh'}", config="test", run="again")
+    again = score(cfg)
+    assert scores(again) == scores(trained)
+    first, second = ((tmp_path / run / "predictions.csv").read_text() for run in ("run", "again"))
+    assert first == second
+
+
+def test_a_checkpoint_scores_without_the_run_that_made_it(configure: Configure, tmp_path: Path) -> None:
+    trained = train(configure())
+    ckpt = (tmp_path / "run/checkpoints/best.ckpt").rename(tmp_path / "alone.ckpt")
+    for file in sorted((tmp_path / "run").rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    assert scores(score(configure(f"ckpt={ckpt}", config="test", run="again"))) == scores(trained)
+
+
+def test_a_run_does_not_depend_on_the_runs_before_it(configure: Configure) -> None:
+    alone = train(configure("model=resnet50", RANDOM, run="alone"))
+    train(configure("model=cnn", "seed=5", "trainer.deterministic=true", run="before"))
+    torch.rand(7)
+    after = train(configure("model=resnet50", RANDOM, run="after"))
+    assert scores(after) == scores(alone)
+
+
+def test_seeds_share_one_test_set_and_train_differently(configure: Configure, tmp_path: Path) -> None:
+    first, second = (train(configure("dataset=covid", f"seed={s}", run=f"s{s}")) for s in (0, 1))
+    columns = [
+        [row["path"] for row in csv.DictReader((tmp_path / run / "predictions.csv").open())] for run in ("s0", "s1")
+    ]
+    assert columns[0] == columns[1]
+    assert scores(first) != scores(second)
+
+
+def test_cached_features_train_the_same_head_as_running_the_backbone(configure: Configure) -> None:
+    settings = ["model=resnet50", RANDOM, "dataset.augment=null", "trainer.precision=32-true"]
+    cached = scores(train(configure(*settings, run="cached")))
+    direct = scores(train(configure(*settings, "model.cache_features=false", run="direct")))
+    assert cached["auroc"] == pytest.approx(direct["auroc"], abs=0.02)
+    assert cached["log_loss"] == pytest.approx(direct["log_loss"], rel=0.02)
+
+
+def test_a_run_that_is_done_is_not_run_again(configure: Configure, tmp_path: Path) -> None:
+    record = train(configure())
+    before = (tmp_path / "run/checkpoints/best.ckpt").stat().st_mtime_ns
+    assert train(configure()) == record
+    assert (tmp_path / "run/checkpoints/best.ckpt").stat().st_mtime_ns == before
+
+
+def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None:
+    train(configure())
+    with pytest.raises(XRayError, match=r"model\.optimizer\.lr: 0\.001 -> 0\.5"):
+        train(configure("model.optimizer.lr=0.5"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.balance=wieghted_loss", "Did you mean weighted_loss"),
+        ("trainer.precision=bf17-mixed", "Did you mean .*bf16-mixed"),
+        ("trainer.max_epochs=many", "Expected"),
+        ("model.channels=[1,2]", "three widths"),
+        ("+model.width=3", "not an argument"),
+        ("dataset.classes=[NORMAL,PNEUMNIA]", "Did you mean PNEUMONIA"),
+        ("dataset.val_fraction=2", "between 0 and 1"),
+        ("dataset.root=nowhere", "data.download dataset=pneumonia"),
+        ("trainer.accelerator=gpu", "trainer=cpu"),
+        ("trainer.fast_dev_run=true", "without a checkpoint"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*fast_dev_run")
+def test_a_wrong_value_is_one_clear_message(
+    configure: Configure, tmp_path: Path, override: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(XRayError, match=message):
+        train(configure(override))
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["state"] == "failed" and status["error"]
+
+
+def test_weights_that_cannot_be_had_fail_unless_the_demo_allows_it(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    settings = ["model=resnet50", "model.weights=IMAGENET1K_V1"]
+    with pytest.raises(XRayError, match="XRAY_RESNET50_WEIGHTS"):
+        train(configure(*settings, run="refused"))
+    record = train(configure(*settings, "weights_fallback=random"))
+    assert "random backbone" in record["notes"]
+
+
+def test_a_moved_data_set_is_named_on_the_command_line(configure: Configure, phantoms: Path, tmp_path: Path) -> None:
+    trained = train(configure())
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(phantoms / "chest_xray")
+    again = score(configure(f"ckpt={ckpt}", f"dataset.root={moved}", config="test", run="again"))
+    assert scores(again) == scores(trained)
+    assert again["images"][TEST] == trained["images"][TEST]

@@ -1,0 +1,119 @@
+"""A sweep's results, gathered from whatever its run folders hold."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from xray_lightning.artifacts import write_json
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.table import METRICS
+from xray_lightning.status import recorded
+from xray_lightning.sweep import SweepCallback, failed_runs, gather
+
+
+def settings(dataset: str = "pneumonia", model: str = "cnn", seed: int = 0) -> dict[str, Any]:
+    return {"dataset": {"name": dataset}, "model": {"name": model}, "seed": seed}
+
+
+def finish(folder: Path, **chosen: Any) -> None:
+    made = settings(**chosen)
+    record = {
+        "dataset": made["dataset"]["name"],
+        "model": made["model"]["name"],
+        "seed": made["seed"],
+        "n": 9,
+        "metrics": {name: {"value": 0.5, "low": None, "high": None} for name in METRICS},
+        "reference": None,
+        "notes": [],
+    }
+    with recorded(folder, made):
+        write_json(folder / "metrics.json", record)
+
+
+def fail(folder: Path, error: str, **chosen: Any) -> None:
+    with pytest.raises(XRayError), recorded(folder, settings(**chosen)):
+        raise XRayError(error)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweep"
+    finish(folder / "pneumonia_cnn_s0")
+    fail(folder / "covid_cnn_s0", "no images", dataset="covid")
+    return folder
+
+
+def config(folder: Path, mode: RunMode) -> DictConfig:
+    return OmegaConf.create(
+        {"hydra": {"mode": mode, "sweep": {"dir": str(folder)}, "runtime": {"output_dir": str(folder)}}}
+    )
+
+
+def test_every_run_folder_is_a_row_sorted_by_name(sweep: Path) -> None:
+    (sweep / "notes").mkdir()
+    rows = gather(sweep)
+    assert [(r.run, r.dataset, r.model, r.seed, r.state) for r in rows] == [
+        ("covid_cnn_s0", "covid", "cnn", 0, "failed"),
+        ("pneumonia_cnn_s0", "pneumonia", "cnn", 0, "done"),
+    ]
+    assert rows[0].error == "no images" and rows[0].record is None
+    assert rows[1].value("accuracy") == 0.5
+    assert [r.run for r in failed_runs(sweep)] == ["covid_cnn_s0"]
+
+
+def test_a_run_in_progress_shows_no_scores_of_an_earlier_one(sweep: Path) -> None:
+    with recorded(sweep / "pneumonia_cnn_s0", settings()):
+        row = gather(sweep)[1]
+    assert row.state == "running" and row.record is None and row.value("accuracy") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"settings": {}}', '{"state": "failed", "settings": null}', '{"state": null}', "\x00"],
+)
+def test_a_broken_status_is_a_failed_run_of_unknown_settings(sweep: Path, content: str) -> None:
+    (sweep / "covid_cnn_s0" / "status.json").write_text(content)
+    broken, whole = gather(sweep)
+    assert broken.state == "failed" and broken.dataset == "?" and broken.seed is None
+    assert whole.state == "done"
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"dataset": "pneumonia"}'])
+def test_a_finished_run_with_broken_metrics_does_not_count_as_done(sweep: Path, content: str) -> None:
+    (sweep / "pneumonia_cnn_s0" / "metrics.json").write_text(content)
+    row = gather(sweep)[1]
+    assert row.record is None and row.state == "failed" and "metrics.json" in (row.error or "")
+
+
+def test_an_empty_sweep_has_no_rows(tmp_path: Path) -> None:
+    assert gather(tmp_path / "nowhere") == []
+
+
+def test_tables_are_rewritten_after_each_job_of_a_sweep(sweep: Path) -> None:
+    callback, cfg = SweepCallback(), config(sweep, RunMode.MULTIRUN)
+    for runs in (2, 3):
+        callback.on_job_end(cfg, job_return=JobReturn())
+        with open(sweep / "results.csv", newline="") as file:
+            assert len(list(csv.DictReader(file))) == runs
+        assert "no images" in (sweep / "results.md").read_text()
+        finish(sweep / "pneumonia_cnn_s1", seed=1)
+
+
+def test_a_single_run_writes_no_tables(sweep: Path) -> None:
+    SweepCallback().on_job_end(config(sweep, RunMode.RUN), job_return=JobReturn())
+    assert not (sweep / "results.csv").exists()
+
+
+def test_results_are_shown_at_the_end(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
+    swept = capsys.readouterr().out
+    assert "0.5000" in swept and "no images" in swept
+    SweepCallback().on_run_end(config(sweep / "pneumonia_cnn_s0", RunMode.RUN))
+    assert "0.5000" in capsys.readouterr().out
+    SweepCallback().on_run_end(config(sweep / "covid_cnn_s0", RunMode.RUN))
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,105 @@
+"""Values of a configuration, checked against the constructors they go to."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig
+
+from xray_lightning.config import plain
+from xray_lightning.errors import XRayError, did_you_mean
+
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+
+
+def check_arguments(cfg: DictConfig) -> None:
+    """Checks each node that has a `_target_` against the constructor it names.
+
+    Raises XRayError for a key that is no argument and for a value of the wrong type, naming valid ones.
+    """
+    _check_node(plain(cfg), "")
+
+
+def _check_node(node: Any, where: str) -> None:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            _check_node(item, f"{where}{index}.")
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        _check_node(value, f"{where}{key}.")
+    if "_target_" in node:
+        _check_call(node, where)
+
+
+def _check_call(node: dict[str, Any], where: str) -> None:
+    from hydra.utils import get_object
+
+    try:
+        target = get_object(node["_target_"])
+    except Exception as error:
+        raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
+    hints = _arguments(target)
+    for key, value in node.items():
+        if key in HYDRA_KEYS:
+            continue
+        if key not in hints and "**" not in hints:
+            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, hints)}")
+        _check_value(value, hints.get(key, Any), f"{where}{key}")
+
+
+def _arguments(target: Any) -> dict[str, Any]:
+    """Names and types of the arguments a call takes; ** stands for any name.
+
+    A constructor that passes **keywords on takes what the constructors above it take.
+    """
+    if not inspect.isclass(target):
+        return _signature(target)
+    hints: dict[str, Any] = {}
+    for kind in target.__mro__[:-1]:  # without object
+        if "__init__" in vars(kind):
+            hints.pop("**", None)
+            hints = _signature(vars(kind)["__init__"]) | hints
+            if "**" not in hints:
+                break
+    return hints
+
+
+def _signature(function: Any) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):  # annotations that cannot be resolved at run time say nothing
+        hints = {}
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name: hints.get(p.name, Any) for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    named.pop("self", None)
+    return named | ({"**": Any} if any(p.kind is p.VAR_KEYWORD for p in parameters) else {})
+
+
+def _check_value(value: Any, hint: Any, name: str) -> None:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+        return  # nodes of their own, checked against their own targets
+    try:
+        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        choices = list(_literals(hint))
+        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
+        raise XRayError(f"{name}={value!r} is not valid. {advice}") from error
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return  # a type that pydantic cannot describe, such as a protocol
+
+
+def _literals(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    else:
+        for inner in get_args(hint):
+            yield from _literals(inner)
+
+
+def _readable(hint: Any) -> str:
+    text = hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint)
+    return text.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
