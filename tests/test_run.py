@@ -18,6 +18,11 @@ Configure = Callable[..., DictConfig]
 RANDOM = "model.weights=random"
 
 
+def predictions(run: Path) -> list[dict[str, str]]:
+    with (run / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def scores(record: dict[str, Any]) -> dict[str, float]:
     return {name: metric["value"] for name, metric in record["metrics"].items()}
 
@@ -34,7 +39,7 @@ def test_each_experiment_leaves_a_complete_run_folder(
     for file in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/confusion_matrix.png"):
         assert (run / file).stat().st_size > 0
     assert list((run / "tensorboard").glob("events*"))
-    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    rows = predictions(run)
     assert len(rows) == record["n"] == sum(map(sum, record["confusion_matrix"]))
     assert all(math.isclose(sum(float(row[c]) for c in record["classes"]), 1, abs_tol=1e-5) for row in rows)
     assert "synthetic radiographs" in record["notes"]
@@ -71,10 +76,7 @@ def test_a_run_does_not_depend_on_the_runs_before_it(configure: Configure) -> No
 
 def test_seeds_share_one_test_set_and_train_differently(configure: Configure, tmp_path: Path) -> None:
     first, second = (train(configure("dataset=covid", f"seed={s}", run=f"s{s}")) for s in (0, 1))
-    columns = [
-        [row["path"] for row in csv.DictReader((tmp_path / run / "predictions.csv").open())] for run in ("s0", "s1")
-    ]
-    assert columns[0] == columns[1]
+    assert [r["path"] for r in predictions(tmp_path / "s0")] == [r["path"] for r in predictions(tmp_path / "s1")]
     assert scores(first) != scores(second)
 
 

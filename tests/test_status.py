@@ -72,14 +72,13 @@ def test_a_failed_run_is_not_done_and_may_change_its_settings(tmp_path: Path) ->
     assert not is_done(tmp_path, SETTINGS | {"seed": 1})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"state": 3}', '{"state": "done", "settings": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"state": 3}', '{"state": "done", "settings": null}']
+)
 def test_a_broken_status_is_not_done(tmp_path: Path, content: str) -> None:
     finish(tmp_path)
     (tmp_path / "status.json").write_text(content)
-    try:
-        assert not is_done(tmp_path, SETTINGS)
-    except XRayError as error:
-        assert "other settings" in str(error)
+    assert not is_done(tmp_path, SETTINGS)
 
 
 def test_a_finished_run_with_other_settings_is_refused_naming_each_difference(tmp_path: Path) -> None:
@@ -88,7 +87,12 @@ def test_a_finished_run_with_other_settings_is_refused_naming_each_difference(tm
     with pytest.raises(XRayError) as caught:
         is_done(tmp_path, other)
     message = str(caught.value)
-    for difference in ("model.lr: 0.1 -> 0.2", "model.channels: [1, 2] -> [1, 3]", "seed: 0 -> None", "more: None -> x"):
+    for difference in (
+        "model.lr: 0.1 -> 0.2",
+        "model.channels: [1, 2] -> [1, 3]",
+        "seed: 0 -> None",
+        "more: None -> x",
+    ):
         assert difference in message
     assert str(tmp_path) in message and "another name" in message
     assert "dataset" not in message

@@ -1,7 +1,7 @@
 """Errors that a user can cause, and the wording they share."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 
 class XRayError(Exception):
@@ -15,11 +15,18 @@ def did_you_mean(word: object, valid: Iterable[object]) -> str:
     """The valid words nearest to a mistyped one, or all of them where none is near, as a sentence."""
     words = sorted({str(v) for v in valid})
     typed = str(word)
-    near = get_close_matches(typed, words, n=3, cutoff=0.6)
-    leaf = typed.rsplit(".", 1)[-1]
-    by_leaf = [w for w in words if get_close_matches(leaf, [w.rsplit(".", 1)[-1]], cutoff=0.75)]
-    near = list(dict.fromkeys([*by_leaf[:3], *near]))[:3]
+    leaf = 0.95 if "." in typed else 0.85  # what the last part of a dotted key counts
+    likeness = {w: max(_ratio(typed, w), leaf * _ratio(_leaf(typed), _leaf(w))) for w in words}
+    near = sorted((w for w in words if likeness[w] >= 0.65), key=lambda w: -likeness[w])[:3]
     if near:
         return f"Did you mean {' or '.join(near)}?"
     shown = words if len(words) <= 12 else [*words[:12], "…"]
     return f"Valid: {', '.join(shown)}."
+
+
+def _leaf(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def _ratio(a: str, b: str) -> float:
+    return SequenceMatcher(None, a, b).ratio()

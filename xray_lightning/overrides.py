@@ -35,8 +35,10 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
         for choice in itertools.islice(itertools.product(*swept), MOST_COMPOSITIONS):
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
-        assert first is not None
-        return first
+    assert first is not None
+    for key in sorted(OmegaConf.missing_keys(first)):
+        raise XRayError(f"{key} must be given: {key}=<value>. --help shows examples.")
+    return first
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -55,6 +57,8 @@ def _check_options(parsed: Sequence[Override]) -> None:
             continue
         for value in _values(override):
             option = value.split("=", 1)[1]
+            if option == "null" and key != "experiment":
+                raise XRayError(f"{key} has no option 'null'. Use ~{key} to do without.")
             if option not in [*options, "null"]:
                 raise XRayError(f"{key} has no option '{option}'. {did_you_mean(option, options)}")
 
@@ -73,7 +77,7 @@ def _values(override: Override) -> list[str]:
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     try:
         return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         _explain_unknown_key(config_name, overrides)
         raise XRayError(str(error).split("\nSet the environment variable")[0]) from error
 

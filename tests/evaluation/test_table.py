@@ -10,9 +10,7 @@ import pytest
 
 from xray_lightning.evaluation.table import COLUMNS, METRICS, Row, readable, show_results, write_results
 
-CONTRACT = (
-    "dataset,model,seed,state,n,accuracy,recall,precision,f1,balanced_accuracy,specificity,auroc,seconds".split(",")
-)
+CONTRACT = ["dataset", "model", "seed", "state", "n", *METRICS, "seconds"]
 
 
 def done(run: str = "pneumonia_cnn_s0", seed: int = 0, accuracy: float | None = 0.75, **more: Any) -> Row:
@@ -50,6 +48,7 @@ def test_results_csv_starts_with_the_columns_of_the_contract(tmp_path: Path) -> 
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")
     assert header[: len(CONTRACT)] == CONTRACT
     assert header == list(COLUMNS)
+    assert METRICS == ("accuracy", "recall", "precision", "f1", "balanced_accuracy", "specificity", "auroc")
 
 
 def test_results_csv_has_every_digit_and_no_derived_rows(tmp_path: Path) -> None:
@@ -129,5 +128,12 @@ def test_the_terminal_shows_scores_reasons_and_where_to_look(
     write_results(tmp_path, rows)
     show_results(rows, tmp_path)
     shown = capsys.readouterr().out
-    for part in ("0.7500", "[red] is no folder | at all", "results.md", "figures", "tensorboard --logdir", str(tmp_path)):
+    for part in (
+        "0.7500",
+        "[red] is no folder | at all",
+        "results.md",
+        "figures",
+        "tensorboard --logdir",
+        str(tmp_path),
+    ):
         assert part in shown

@@ -1,6 +1,5 @@
 """Tiny training runs on the CPU."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,8 +20,6 @@ Fit = Callable[..., Trainer]
 @pytest.fixture
 def fit() -> Fit:
     """fit(model, inputs, labels, max_steps=..., ...) trains and validates on the same arrays."""
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
 
     def run(
         model: XRayClassifier, inputs: np.ndarray, labels: np.ndarray, *, batch_size: int = 8, **options: Any

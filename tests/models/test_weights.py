@@ -86,9 +86,9 @@ def test_a_torchvision_name_is_downloaded_and_its_hash_checked(
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest(backbone: nn.Module) -> None:
-    with pytest.raises(XRayError, match="IMAGENET1K_V3 is neither a file nor.*Did you mean IMAGENET1K_V"):
+    with pytest.raises(XRayError, match=r"IMAGENET1K_V3 is neither a file nor.*Did you mean IMAGENET1K_V"):
         load_resnet50_weights(backbone, "IMAGENET1K_V3")
-    with pytest.raises(XRayError, match="neither a file nor.*Valid: .*IMAGENET1K_V1.*random"):
+    with pytest.raises(XRayError, match=r"neither a file nor.*Valid: .*IMAGENET1K_V1.*random"):
         load_resnet50_weights(backbone, "no/such/file.pth")
 
 

@@ -1,0 +1,82 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from xray_lightning.config import register_resolvers
+from xray_lightning.errors import XRayError
+from xray_lightning.overrides import check_overrides, sweep_overrides
+
+
+@pytest.fixture(autouse=True)
+def _resolvers() -> None:
+    register_resolvers()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["dataset=covid", "model=resnet50", "seed=3"],
+        ["model.optimizer.lr=1e-4", "dataset.classes=[NORMAL,PNEUMONIA]"],
+        ["dataset=pneumonia,covid", "model=cnn,resnet50", "model.optimizer.lr=1e-3,1e-4"],
+        ["model=resnet50", "model.dropout=choice(0.1,0.2)"],
+        ["seed=range(0,3)"],
+        ["experiment=demo"],
+        ["+model.new=1", "~callbacks.early_stopping", "hydra.verbose=true", "~logger"],
+    ],
+)
+def test_valid_overrides_pass(overrides: list[str]) -> None:
+    assert check_overrides("train", overrides).dataset.name in ("pneumonia", "covid")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset=pneumonai"], "dataset has no option 'pneumonai'. Did you mean pneumonia?"),
+        (["model=cnn,resnet5"], "model has no option 'resnet5'. Did you mean resnet50?"),
+        (["modle=cnn"], "There is no key 'modle'.*Did you mean model?"),
+        (["model.lr=1"], r"There is no key 'model.lr'.*model\.optimizer\.lr"),
+        (["trainer.max_epoch=3"], r"Did you mean trainer\.max_epochs"),
+        (["model.channels=[1,2,3]", "model=cnn,resnet50"], "There is no key 'model.channels' with model=resnet50"),
+        (["logger=null"], "logger"),
+        (["dataset"], "key=value"),
+        (["model=["], "key=value"),
+    ],
+)
+def test_a_wrong_override_names_the_nearest_right_ones(overrides: list[str], message: str) -> None:
+    with pytest.raises(XRayError, match=message):
+        check_overrides("train", overrides)
+
+
+def named(tmp_path: Path, *overrides: str) -> tuple[list[str], Path]:
+    given = [f"paths.outputs={tmp_path}", *overrides]
+    return sweep_overrides(check_overrides("train", given), given)
+
+
+def test_a_named_sweep_keeps_its_name(tmp_path: Path) -> None:
+    added, folder = named(tmp_path, "sweep=mine", "model=cnn,resnet50", "seed=0,1")
+    assert added == [] and folder == tmp_path / "sweeps" / "mine"
+
+
+def test_unnamed_sweeps_never_share_a_folder(tmp_path: Path) -> None:
+    folders = [named(tmp_path)[1] for _ in range(5)]
+    assert all(a != b for a, b in itertools.combinations(folders, 2))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "with space", "-dash", "x;rm", "$HOME"])
+def test_a_sweep_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(XRayError, match="cannot name a folder"):
+        named(tmp_path, f"sweep='{name}'")
+
+
+def test_whatever_else_is_swept_becomes_part_of_the_run_names(tmp_path: Path) -> None:
+    added, _ = named(tmp_path, "sweep=x", "model.optimizer.lr=1e-3,1e-4", "trainer=cpu,auto", "trainer.max_epochs=3")
+    given = ["sweep=x", "model.optimizer.lr=1e-4", "trainer=cpu", *added]
+    text = check_overrides("train", given)
+    assert "max_epochs" not in added[0]
+    assert (
+        text._get_node("run_name")
+        ._value()
+        .endswith("_lr=${slug:${model.optimizer.lr}}_trainer=${slug:${hydra:runtime.choices.trainer}}")
+    )
