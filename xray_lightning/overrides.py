@@ -36,7 +36,8 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
     assert first is not None
-    for key in sorted(OmegaConf.missing_keys(first)):
+    if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
+        key = str(missing[0])
         raise XRayError(f"{key} must be given: {key}=<value>. --help shows examples.")
     return first
 
