@@ -47,7 +47,10 @@ def is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
     status = read_json(folder / "status.json")
     if status is None or status.get("state") != DONE or read_json(folder / "metrics.json") is None:
         return False
-    before = dict(_flat(status.get("settings", {})))
+    settings_before = status.get("settings")
+    if not isinstance(settings_before, dict):
+        return False
+    before = dict(_flat(settings_before))
     now = dict(_flat(settings))
     differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     if differing:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from xray_lightning.artifacts import read_json
 from xray_lightning.evaluation.table import Row, show_results, write_results
-from xray_lightning.status import DONE, FAILED
+from xray_lightning.status import DONE, FAILED, RUNNING
 
 
 def gather(sweep_dir: Path) -> list[Row]:
@@ -23,12 +23,13 @@ def failed_runs(sweep_dir: Path) -> list[Row]:
 
 def _row(folder: Path) -> Row:
     """A run as its files tell. The record names data set and model; before there is one, the settings do."""
-    status: dict[str, Any] = read_json(folder / "status.json") or {
-        "state": FAILED,
-        "error": "status.json is broken",
-    }
-    settings = status.get("settings", {})
+    status: dict[str, Any] = read_json(folder / "status.json") or {}
+    if status.get("state") not in (RUNNING, DONE, FAILED) or not isinstance(status.get("settings"), dict):
+        status = {"state": FAILED, "error": "status.json is broken", "settings": {}}
+    settings = status["settings"]
     record = read_json(folder / "metrics.json") if status["state"] == DONE else None
+    if status["state"] == DONE and not (record and record.keys() >= {"dataset", "model", "seed", "n", "metrics"}):
+        record, status = None, status | {"state": FAILED, "error": "metrics.json is broken"}
     named = record or {
         "dataset": settings.get("dataset", {}).get("name", "?"),
         "model": settings.get("model", {}).get("name", "?"),

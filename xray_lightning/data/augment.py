@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xray_lightning.errors import XRayError
+
 
 class CropRotateJitter:
     """Random resized crop, rotation, left-right flip, brightness and contrast.
@@ -24,6 +26,9 @@ class CropRotateJitter:
         brightness: float = 0.2,
         contrast: float = 0.2,
     ) -> None:
+        _check("scale", scale, 0 < scale[0] <= scale[-1] <= 1, "two shares in order, such as [0.5, 1.0]")
+        _check("ratio", ratio, 0 < ratio[0] <= ratio[-1], "two positive numbers in order, such as [0.75, 1.33]")
+        _check("flip", flip, 0 <= flip <= 1, "a probability from 0 to 1")
         self.scale = scale
         self.ratio = ratio
         self.degrees = degrees
@@ -62,3 +67,8 @@ class CropRotateJitter:
             torch.stack([width * sin * mirror, height * cos, y], dim=1),
         ]
         return torch.stack(rows, dim=1)
+
+
+def _check(key: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise XRayError(f"dataset.augment.{key}={value} is not valid. Give {expected}.")

@@ -15,6 +15,10 @@ SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 SYNTHETIC_MARKER = "SYNTHETIC.json"  # written by xray_lightning.data.phantoms beside the data sets
 
 
+class MissingFolders(XRayError):
+    """A data set is not where it was looked for, or holds no images."""
+
+
 @dataclass(frozen=True, slots=True)
 class Radiograph:
     """One row. `path` is relative to the root, with forward slashes; `digest` is of the file's bytes.
@@ -57,12 +61,12 @@ def image_files(folder: Path) -> list[Path]:
 def scan(root: Path, layout: Layout, classes: Sequence[str]) -> list[Radiograph]:
     """The catalog of `classes`, labelled by their position, sorted by path.
 
-    Raises XRayError that lists the folders which are missing or hold no image.
+    Raises MissingFolders that lists what is missing or holds no image, XRayError for a file that cannot be read.
     """
     todo = [(label, name, folder) for label, name in enumerate(classes) for folder in layout.folders[name]]
     missing = [f for _, _, f in todo if not (root / f).is_dir() and f not in layout.optional]
     if missing:
-        raise XRayError(f"{root} has no {', '.join(missing)}.")
+        raise MissingFolders(f"{root} has no {', '.join(missing)}.")
     found = [
         (file, label, name, layout.official(folder))
         for label, name, folder in todo
@@ -72,7 +76,7 @@ def scan(root: Path, layout: Layout, classes: Sequence[str]) -> list[Radiograph]
     counts = Counter(name for _, _, name, _ in found)
     empty = [name for name in classes if not counts[name]]
     if empty:
-        raise XRayError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}) of the class {', '.join(empty)}.")
+        raise MissingFolders(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}) of the class {', '.join(empty)}.")
     with ThreadPoolExecutor() as pool:  # reading and hashing both let other threads run
         contents = list(pool.map(lambda entry: _fingerprint(entry[0]), found))
     rows = [

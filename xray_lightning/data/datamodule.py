@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
-from xray_lightning.data.catalog import SYNTHETIC_MARKER, Layout, Radiograph, scan
+from xray_lightning.data.catalog import SYNTHETIC_MARKER, Layout, MissingFolders, Radiograph, scan
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import fingerprint, load_pixels
 from xray_lightning.data.splits import TEST, TRAIN, UNUSED, VAL, split
@@ -61,6 +61,7 @@ class XRayDataModule(LightningDataModule):
         self.balance = balance
         self.augment = augment
         self.rows: list[Radiograph] = []
+        self._ready = False
         for key, value in (
             ("image_size", image_size),
             ("batch_size", batch_size),
@@ -84,11 +85,11 @@ class XRayDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Scans, splits and decodes, once. Raises XRayError for folders or images that cannot be used."""
-        if self.rows:
+        if self._ready:
             return
         try:
             self.rows = scan(self.root, self.layout, self.class_names)
-        except XRayError as error:
+        except MissingFolders as error:
             raise XRayError(f"{error}\n{self._how_to_get()}") from error
         self.sides = split(
             self.rows, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.split_seed
@@ -98,6 +99,7 @@ class XRayDataModule(LightningDataModule):
         self.fingerprint = fingerprint(self.rows, self.image_size)
         self.pixels = load_pixels(self.root, self.rows, self.image_size, self.cache_dir)
         self.inputs: np.ndarray = self.pixels[:, None]
+        self._ready = True
 
     def _how_to_get(self) -> str:
         root = self.root if self.root.is_absolute() else f"{self.root} (in {Path.cwd()})"
@@ -167,10 +169,10 @@ class XRayDataModule(LightningDataModule):
         return BatchLoader(self.inputs, self.labels, RowSampler(rows, **sampling), batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augments training images, on the device; a function of seed and step alone. Features pass as they are."""
+        """Augments training images, on the device; a function of seed and batch number. Features pass as they are."""
         inputs, labels = batch
         if self.augment is not None and self.trainer is not None and self.trainer.training and inputs.ndim == 4:
-            step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
-            generator = torch.Generator().manual_seed((self.seed << 32) + step)
-            inputs = self.augment(inputs, generator)
+            number = self.trainer.fit_loop.total_batch_idx + 1
+            key = np.random.SeedSequence([self.seed, number, self.trainer.global_rank])  # generators keep 32 bits
+            inputs = self.augment(inputs, torch.Generator().manual_seed(int(key.generate_state(1)[0])))
         return inputs, labels

@@ -16,6 +16,7 @@ from xray_lightning.data.catalog import Radiograph
 from xray_lightning.errors import XRayError
 
 log = logging.getLogger(__name__)
+LISTED = 20  # broken files that a message names
 DECODER_VERSION = 1  # part of the cache's name: raise it when decoding changes
 
 
@@ -84,7 +85,8 @@ def _build(root: Path, rows: Sequence[Radiograph], size: int, path: Path) -> Non
             pass
     if bad:
         unfinished.unlink()
-        shown = "\n  ".join(sorted(bad)[:20])
+        more = [f"… and {len(bad) - LISTED} more"] * (len(bad) > LISTED)
+        shown = "\n  ".join(sorted(bad)[:LISTED] + more)
         raise XRayError(
             f"{len(bad)} of {len(rows)} files in {root} are not whole images:\n  {shown}\nReplace or remove them."
         )

@@ -1,5 +1,7 @@
 """The metrics of every result, computed in one place from probabilities and labels."""
 
+from collections.abc import Callable
+
 import torch
 import torchmetrics.functional.classification as tm
 from torch import Tensor
@@ -35,9 +37,31 @@ def per_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor
         "precision": tm.multiclass_precision(probabilities, labels, k, average=None),
         "f1": tm.multiclass_f1_score(probabilities, labels, k, average=None),
         "specificity": tm.multiclass_specificity(probabilities, labels, k, average=None),
-        "auroc": tm.multiclass_auroc(probabilities, labels, k, average=None),
-        "auprc": tm.multiclass_average_precision(probabilities, labels, k, average=None),
+        "auroc": _of_mixed(tm.binary_auroc, probabilities, labels),
+        "auprc": _of_mixed(tm.binary_average_precision, probabilities, labels),
     }
+
+
+def _of_mixed(metric: Callable[..., Tensor], probabilities: Tensor, labels: Tensor) -> Tensor:
+    """A ranking metric of each class against the rest, NaN where all or none of the images are of the class."""
+    counts = labels.bincount(minlength=probabilities.shape[1])
+    undefined = probabilities.new_tensor(float("nan"))
+    return torch.stack(
+        [
+            metric(probabilities[:, c], (labels == c).long()).to(undefined)
+            if 0 < counts[c] < len(labels)
+            else undefined
+            for c in range(len(counts))
+        ]
+    )
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Expected calibration error of the likeliest class; the last bin holds 1."""
+    confidence, predicted = probabilities.max(dim=1)
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    gaps = confidence.new_zeros(CALIBRATION_BINS).index_add(0, bins, confidence - (predicted == labels).to(confidence))
+    return gaps.abs().sum() / len(labels)
 
 
 def scalar_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -66,7 +90,7 @@ def scalar_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "mcc": tm.multiclass_matthews_corrcoef(probabilities, labels, k),
         "log_loss": -chosen.clamp_min(torch.finfo(torch.float32).eps).log().mean(),
         "brier": errors.mean() / (2 if k == 2 else 1),
-        "ece": tm.multiclass_calibration_error(probabilities, labels, k, n_bins=CALIBRATION_BINS),
+        "ece": calibration_error(probabilities, labels),
         **{f"macro_{name}": each[name].mean() for name in ("recall", "precision", "f1")},
     }
     return {name: values[name] for name in SCALARS}

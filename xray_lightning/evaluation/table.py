@@ -50,7 +50,7 @@ class Row:
     def notes(self) -> str:
         """Why it failed, or what a reader must know before believing the scores."""
         if self.error:
-            return self.error.splitlines()[0]
+            return (self.error.strip().splitlines() or [""])[0]
         return ", ".join(self.record["notes"]) if self.record else ""
 
     @property

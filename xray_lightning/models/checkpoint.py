@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +24,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise XRayError(f"{path} cannot be read as a checkpoint ({reason}). It is damaged or no checkpoint.") from error
     card = content.get(CARD) if isinstance(content, dict) else None
@@ -43,7 +42,7 @@ def load_classifier(path: Path) -> XRayClassifier:
     """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode."""
     content = read_checkpoint(path)
     card = content[CARD]
-    kind = _own_class(card["module"], card["class"], XRayClassifier, "xray_lightning.models.")  # type: ignore[type-abstract]
+    kind = _own_class(card.get("module"), card.get("class"), XRayClassifier, "xray_lightning.models.")  # type: ignore[type-abstract]
     try:
         model = kind(**content["hyper_parameters"])
         model.load_state_dict(content["state_dict"])
@@ -62,19 +61,24 @@ def data_card(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_data_module(card: Mapping[str, Any], root: str | None, cache_dir: Path) -> XRayDataModule:
     """The data module a classifier was trained with, on the same split; `root` says where its images are now."""
-    saved = card["data"]
-    kind = _own_class(saved["module"], saved["class"], XRayDataModule, "xray_lightning.data.")
-    arguments = dict(saved["arguments"]) | {"cache_dir": str(cache_dir), "augment": None}
+    saved = card.get("data")
+    if not isinstance(saved, dict) or not isinstance(saved.get("arguments"), dict):
+        raise XRayError("The checkpoint does not say which data it was trained on.")
+    kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")
+    arguments = saved["arguments"] | {"cache_dir": str(cache_dir), "augment": None}
     if root is not None:
         arguments["root"] = root
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
 
 
-def _own_class(module: str, name: str, base: type[T], package: str) -> type[T]:
+def _own_class(module: object, name: object, base: type[T], package: str) -> type[T]:
     """Only classes of this package are taken by name: a checkpoint must not choose what is imported."""
     if str(module).startswith(package):
         try:
-            kind = getattr(import_module(module), str(name), None)
+            kind = getattr(import_module(str(module)), str(name), None)
         except ModuleNotFoundError:
             kind = None
         if isinstance(kind, type) and issubclass(kind, base):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xray_lightning.data.batches import Batch
+from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
 
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
@@ -46,6 +47,8 @@ class XRayClassifier(LightningModule, ABC):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise XRayError(f"model.label_smoothing={label_smoothing} is not valid. Give a share from 0 to 1.")
         self.name = name
         self.class_names = list(class_names)
         self.image_size = image_size

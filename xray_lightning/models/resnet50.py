@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import resnet50
 
+from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 from xray_lightning.models.features import FeatureStore
 from xray_lightning.models.weights import RANDOM, load_resnet50_weights
@@ -16,6 +18,15 @@ from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURES = 2048
+
+
+class Standardise(nn.BatchNorm1d):
+    """One image alone has no spread: it is standardised by what was seen before."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) > 1:
+            return super().forward(features)
+        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
 
 
 class FrozenResNet50Classifier(XRayClassifier):
@@ -35,13 +46,15 @@ class FrozenResNet50Classifier(XRayClassifier):
     ) -> None:
         super().__init__(mean=IMAGENET_MEAN, std=IMAGENET_STD, **shared)
         self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback"], logger=False)
+        if not 0 <= dropout <= 1:
+            raise XRayError(f"model.dropout={dropout} is not valid. Give a share from 0 to 1.")
         self.cache_features = cache_features
         self.backbone = resnet50(weights=None)
         self.backbone.fc = nn.Identity()
         self.card["weights"] = load_resnet50_weights(self.backbone, weights, fallback)
         self.backbone.requires_grad_(False).eval()
         # Standardised features let one learning rate fit any weights (He et al., "Masked Autoencoders", 2022, A.1)
-        standardise = nn.BatchNorm1d(FEATURES, affine=False)
+        standardise = Standardise(FEATURES, affine=False)
         self.head = nn.Sequential(standardise, nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
@@ -70,12 +69,15 @@ def _state_dict(weights: str) -> Mapping[str, Tensor]:
 def _read(file: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise XRayError(
-            f"model.weights={file} cannot be read as a PyTorch state dict ({str(error).splitlines()[0]}). "
+            f"model.weights={file} cannot be read as a PyTorch state dict ({reason}). "
             "Give a file that torch.save wrote from plain tensors."
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise XRayError(f"model.weights={file} is not a state dict, a mapping of names to tensors.")
     return state
 
