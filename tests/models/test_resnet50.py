@@ -132,7 +132,7 @@ def test_head_trains_on_features(
 ) -> None:
     images, labels = bright_and_dark
     features = resnet.prepare_inputs(images, "bright and dark", np.arange(16), None, tmp_path)
-    fit(resnet, features, labels, max_steps=20)
+    fit(resnet, features, labels, max_steps=300)
     with torch.no_grad():
         predicted = resnet.eval()(torch.from_numpy(images)).argmax(dim=1)
     assert (predicted.numpy() == labels).all()

@@ -1,5 +1,6 @@
 """The LightningModule that every classifier shares: loss, metrics, optimiser, and a checkpoint that stands alone."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from xray_lightning.data.batches import Batch
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
 
+log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
 CARD_FORMAT = 1
 TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
@@ -110,6 +112,8 @@ class XRayClassifier(LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         values = self.val_metrics.compute()
         self.val_metrics.reset()
+        scores = ", ".join(f"{name} {values[name]:.4f}" for name in ("log_loss", "accuracy", "auroc"))
+        log.debug("epoch %d, validation: %s", self.current_epoch, scores)
         for metric in SCALARS:
             self.log(f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"))
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from xray_lightning.errors import XRayError
@@ -18,15 +17,6 @@ from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURES = 2048
-
-
-class Standardise(nn.BatchNorm1d):
-    """One image alone has no spread: it is standardised by what was seen before."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if len(features) > 1:
-            return super().forward(features)
-        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
 
 
 class FrozenResNet50Classifier(XRayClassifier):
@@ -53,9 +43,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         self.backbone.fc = nn.Identity()
         self.card["weights"] = load_resnet50_weights(self.backbone, weights, fallback)
         self.backbone.requires_grad_(False).eval()
-        # Standardised features let one learning rate fit any weights (He et al., "Masked Autoencoders", 2022, A.1)
-        standardise = Standardise(FEATURES, affine=False)
-        self.head = nn.Sequential(standardise, nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":
         """As for any module, but for the backbone, which stays in eval mode."""
