@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from xray_lightning.data.anatomy import Dice, Grid, Map, attenuation, dice
+from xray_lightning.data.anatomy import Dice, Grid, Map, dice
+from xray_lightning.data.findings import attenuation
 from xray_lightning.errors import XRayError
 
 VERSION = 1  # raise it when a seed comes to give other images: older folders are then written anew
