@@ -36,7 +36,7 @@ def test_each_experiment_leaves_a_complete_run_folder(
     run = tmp_path / "run"
     assert json.loads((run / "metrics.json").read_text()) == record
     assert json.loads((run / "status.json").read_text())["state"] == "done"
-    for file in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/confusion_matrix.png"):
+    for file in ("catalog.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/confusion_matrix.png"):
         assert (run / file).stat().st_size > 0
     assert list((run / "tensorboard").glob("events*"))
     rows = predictions(run)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from xray_lightning.arguments import check_arguments
 from xray_lightning.artifacts import read_json
 from xray_lightning.config import auto_precision, build, plain
+from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.environment import environment
@@ -53,6 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             build(cfg.phantoms)
         data: XRayDataModule = build(cfg.dataset)
         _set_up(data)
+        write_catalog(folder / "catalog.csv", data.rows, data.sides)
         trainer = _trainer(cfg, folder)
         model = build(
             cfg.model,
@@ -83,7 +85,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """What a result depends on, as plain data; where files lie is left out."""
-    chosen = {key: plain(cfg[key]) for key in ("dataset", "model", "trainer", "callbacks", "phantoms", "seed")}
+    chosen = {key: plain(cfg.get(key)) for key in ("dataset", "model", "trainer", "callbacks", "phantoms", "seed")}
     chosen["dataset"].pop("cache_dir", None)
     for callback in (chosen["callbacks"] or {}).values():
         callback.pop("dirpath", None)

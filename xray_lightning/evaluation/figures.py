@@ -17,7 +17,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     axes = figure.add_subplot()
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     for (row, column), count in np.ndenumerate(matrix):
-        colour = "white" if share[row, column] > 0.55 else "black"
+        colour = "white" if share[row, column] > 0.62 else "black"
         text = f"{count}\n{100 * share[row, column]:.1f} %"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
     labels = [name.replace("_", " ") for name in classes]
