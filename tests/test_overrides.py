@@ -40,6 +40,8 @@ def test_valid_overrides_pass(overrides: list[str]) -> None:
         (["trainer.max_epoch=3"], r"Did you mean trainer\.max_epochs"),
         (["model.channels=[1,2,3]", "model=cnn,resnet50"], "There is no key 'model.channels' with model=resnet50"),
         (["logger=null"], "logger"),
+        (["~model"], "model cannot be left out"),
+        (["paths.outputs=/proc/nowhere"], "cannot be written to"),
         (["dataset"], "key=value"),
         (["model=["], "key=value"),
     ],
@@ -80,3 +82,9 @@ def test_whatever_else_is_swept_becomes_part_of_the_run_names(tmp_path: Path) ->
         ._value()
         .endswith("_lr=${slug:${model.optimizer.lr}}_trainer=${slug:${hydra:runtime.choices.trainer}}")
     )
+
+
+@pytest.mark.parametrize("override", ["trainer=ddp", "trainer.devices=2", "run_name=same", "sweep=a,b"])
+def test_what_would_break_a_sweep_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(XRayError, match=r"sweep \(-m\)"):
+        named(tmp_path, override)

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,14 @@ def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None
         ("+model.width=3", "not an argument"),
         ("dataset.classes=[NORMAL,PNEUMNIA]", "Did you mean PNEUMONIA"),
         ("dataset.val_fraction=2", "between 0 and 1"),
+        ("seed=-1", "seed=-1 is not valid"),
+        ("model.optimizer.lr=-1", "Invalid learning rate"),
+        ("model.optimizer.lr=1e30", "Training diverged"),
+        ("callbacks.early_stopping.monitor=val/auroq", "val/auroq"),
+        ("dataset.augment.scale=[]", "two shares"),
         ("dataset.root=nowhere", "data.download dataset=pneumonia"),
         ("trainer.accelerator=gpu", "trainer=cpu"),
-        ("trainer.fast_dev_run=true", "without a checkpoint"),
+        ("+trainer.fast_dev_run=true", "without a checkpoint"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*fast_dev_run")
@@ -149,3 +155,41 @@ def test_a_moved_data_set_is_named_on_the_command_line(configure: Configure, pha
     again = score(configure(f"ckpt={ckpt}", f"dataset.root={moved}", config="test", run="again"))
     assert scores(again) == scores(trained)
     assert again["images"][TEST] == trained["images"][TEST]
+
+
+def test_other_test_images_than_those_of_training_are_refused(
+    configure: Configure, phantoms: Path, tmp_path: Path
+) -> None:
+    train(configure("dataset=covid"))
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    fewer = shutil.copytree(phantoms / "COVID-19_Radiography_Dataset", tmp_path / "fewer")
+    tested = predictions(tmp_path / "run")[0]["path"]
+    (fewer / tested).unlink()
+    with pytest.raises(XRayError, match=r"1 of \d+ are missing"):
+        score(configure(f"ckpt={ckpt}", f"dataset.root={fewer}", config="test", run="again"))
+
+
+def test_scoring_takes_no_other_data_setting_than_the_root(configure: Configure, tmp_path: Path) -> None:
+    train(configure())
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    with pytest.raises(XRayError, match=r"dataset\.split_seed cannot be set"):
+        score(configure(f"ckpt={ckpt}", "+dataset.split_seed=5", config="test", run="again"))
+
+
+def test_a_subset_of_classes_is_noted_and_the_second_is_positive(configure: Configure) -> None:
+    record = train(configure("dataset=covid", "dataset.classes=[Healthy,Covid]"))
+    assert record["positive"] == "Covid" and record["classes"] == ["Healthy", "Covid"]
+    assert "classes Healthy + Covid" in record["notes"]
+
+
+def test_a_finished_run_keeps_its_configuration(configure: Configure, tmp_path: Path) -> None:
+    train(configure())
+    before = (tmp_path / "run/.hydra/config.yaml").read_text()
+    with pytest.raises(XRayError, match="is done, with other settings"):
+        train(configure("trainer.max_epochs=2"))
+    assert (tmp_path / "run/.hydra/config.yaml").read_text() == before
+
+
+def test_a_mistyped_weights_name_does_not_fall_back(configure: Configure) -> None:
+    with pytest.raises(XRayError, match="IMAGENET1K_V1"):
+        train(configure("model=resnet50", "model.weights=IMAGENET1K_V9", "weights_fallback=random"))

@@ -1,6 +1,7 @@
 """What long work shows on the terminal: messages and progress bars, on one console so that they do not mix."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -16,6 +17,10 @@ class ConsoleHandler(logging.Handler):
     """Prints messages whole, without folding, so that paths can be copied; errors go to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and os.environ.get("LOCAL_RANK", "0") != "0":
+            return  # one process of a run on several devices speaks for all
+        if record.levelno < logging.INFO and get_console().is_terminal:
+            return  # the progress bar tells
         text = Text(self.format(record))
         if record.levelno >= logging.ERROR:
             text = Text("Error: ", style="bold red").append(Text(str(text), style="default"))

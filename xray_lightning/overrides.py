@@ -18,6 +18,7 @@ from xray_lightning.config import CONF, dotted_keys, slug
 from xray_lightning.errors import XRayError, did_you_mean
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
+INDISPENSABLE = ("dataset", "model", "trainer", "paths")
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
 
@@ -36,10 +37,22 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
     assert first is not None
+    _check_outputs(first)
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
         key = str(missing[0])
         raise XRayError(f"{key} must be given: {key}=<value>. --help shows examples.")
     return first
+
+
+def _check_outputs(cfg: DictConfig) -> None:
+    """The folder that every run writes to, before Hydra makes one in it."""
+    outputs = Path(cfg.paths.outputs)
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise XRayError(f"{outputs} cannot be written to ({error.strerror}). Set paths.outputs=<folder>.") from error
+    if not os.access(outputs, os.W_OK):
+        raise XRayError(f"{outputs} cannot be written to. Set paths.outputs=<folder>.")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -53,6 +66,8 @@ def _check_options(parsed: Sequence[Override]) -> None:
     loader = GlobalHydra.instance().config_loader()
     for override in parsed:
         key = override.key_or_group
+        if override.is_delete() and key in INDISPENSABLE:
+            raise XRayError(f"{key} cannot be left out. Choose {key}=<option>; --help lists them.")
         options = [] if key.startswith("hydra") else loader.get_group_options(key)
         if not options or override.is_delete():
             continue
@@ -115,6 +130,14 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     and seed becomes part of the run folders' names.
     """
     parsed = _parse(overrides)
+    if str(cfg.trainer.get("devices", 1)) != "1" or cfg.trainer.get("strategy"):
+        raise XRayError(
+            "A sweep (-m) runs each job on one device: trainer.devices and trainer.strategy cannot be set. "
+            "Run the jobs one by one, without -m, to spread each over several devices."
+        )
+    for override in parsed:
+        if override.key_or_group == "run_name" or (override.key_or_group == "sweep" and override.is_sweep_override()):
+            raise XRayError(f"{override.key_or_group} cannot be set so in a sweep (-m): each run gets its own name.")
     sweeps = Path(cfg.paths.outputs) / "sweeps"
     added = []
     name = cfg.sweep
@@ -139,10 +162,6 @@ def _new_folder(parent: Path) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise XRayError(
-                f"{parent} cannot be written to ({os.strerror(error.errno or 0)}). Set paths.outputs=<folder>."
-            ) from error
         return folder
     raise AssertionError("unreachable")
 

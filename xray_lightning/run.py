@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import read_json
+from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
@@ -23,7 +24,13 @@ from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.record import test_record, write_record
-from xray_lightning.models.checkpoint import data_card, load_classifier, load_data_module
+from xray_lightning.models.checkpoint import (
+    data_card,
+    load_classifier,
+    load_data_module,
+    refuse_other_test_images,
+    test_digests,
+)
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.status import is_done, recorded
 
@@ -48,24 +55,28 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         log.info("%s is done already, nothing to do", folder)
         return read_json(folder / "metrics.json") or {}
     with recorded(folder, settings):
+        _save_config(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
+        trainer = _trainer(cfg, folder)
+        data: XRayDataModule = build(cfg.dataset)
         if cfg.phantoms is not None:
             build(cfg.phantoms)
-        data: XRayDataModule = build(cfg.dataset)
         _set_up(data)
         write_catalog(folder / "catalog.csv", data.rows, data.sides)
-        trainer = _trainer(cfg, folder)
         model = build(
             cfg.model,
             class_names=data.class_names,
             image_size=data.image_size,
             class_weights=data.class_weights(),
         )
-        model.card |= {"data": data_card(plain(cfg.dataset)), "precision": str(trainer.precision)}
+        model.card |= {
+            "data": data_card(plain(cfg.dataset)) | {"test": test_digests(data)},
+            "precision": str(trainer.precision),
+        }
         _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TRAIN, VAL, TEST])
         log_examples(trainer, data)
-        trainer.fit(model, datamodule=data)
+        _fit(trainer, model, data)
         best = load_classifier(_best_checkpoint(trainer))
         return _score(best, data, trainer, folder, settings)
 
@@ -74,26 +85,56 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     """Scores a checkpoint on the test images of its own training. Returns the content of metrics.json."""
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
+        _save_config(folder, cfg)
+        if unknown := sorted(set(cfg.dataset) - {"root"}):
+            raise XRayError(
+                f"test.py scores the test images of the checkpoint's own training, so dataset.{unknown[0]} cannot be "
+                "set. Only dataset.root can: where these images are now."
+            )
         check_arguments(cfg)
         model = load_classifier(Path(cfg.ckpt))
         data = load_data_module(model.card, cfg.dataset.root, Path(cfg.paths.cache) / "pixels")
         _set_up(data)
+        refuse_other_test_images(model.card, data)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
         _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TEST])
         return _score(model, data, trainer, folder, {})
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """What a result depends on, as plain data; where files lie is left out."""
+    """What a result depends on, as plain data: without what is only shown, and with paths written one way."""
     chosen = {key: plain(cfg.get(key)) for key in ("dataset", "model", "trainer", "callbacks", "phantoms", "seed")}
-    chosen["dataset"].pop("cache_dir", None)
-    for callback in (chosen["callbacks"] or {}).values():
+    for group, shown in (
+        ("dataset", ["cache_dir"]),
+        ("trainer", ["enable_progress_bar", "log_every_n_steps"]),
+        ("callbacks", ["progress_bar"]),
+        ("phantoms", ["root"]),
+    ):
+        chosen[group] = {k: v for k, v in (chosen[group] or {}).items() if k not in shown}
+    for callback in chosen["callbacks"].values():
         callback.pop("dirpath", None)
+    if chosen["phantoms"]:
+        del chosen["dataset"]["root"]  # phantoms are the same wherever they lie
+    for group, key in (("dataset", "root"), ("model", "weights")):
+        if key in chosen[group] and Path(chosen[group][key]).exists():
+            chosen[group][key] = str(Path(chosen[group][key]).resolve())
     return chosen
+
+
+def _save_config(folder: Path, cfg: DictConfig) -> None:
+    """What Hydra writes into .hydra, but once it is known that the run may start: a finished run keeps its own."""
+    parts: dict[str, Any] = {"config": cfg}
+    if HydraConfig.initialized():
+        parts |= {"hydra": HydraConfig.instance().cfg, "overrides": HydraConfig.get().overrides.task}
+    for name, part in parts.items():
+        with atomic_write(folder / ".hydra" / f"{name}.yaml") as file:
+            file.write(OmegaConf.to_yaml(part))
 
 
 def _same_start(seed: int) -> None:
     """Makes a job's result independent of the jobs that ran before it in the same process."""
+    if not 0 <= seed < 2**32:
+        raise XRayError(f"seed={seed} is not valid. Give a whole number from 0 to {2**32 - 1}.")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.benchmark = False
@@ -137,6 +178,19 @@ def _prepare_inputs(
     rows = np.concatenate([data.rows_of(side) for side in sides])
     autocast = AUTOCAST.get(str(trainer.precision))
     data.inputs = model.prepare_inputs(data.inputs, data.fingerprint, rows, autocast, cache / "features")
+    if data.inputs.ndim == 2 and data.augment is not None:
+        log.info("%s trains on cached features of plain images: dataset.augment is not used.", model.name)
+        data.augment = None
+
+
+def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule) -> None:
+    try:
+        trainer.fit(model, datamodule=data)
+    except (MisconfigurationException, RuntimeError) as error:
+        monitors = "conditioned on metric" in str(error)  # early stopping, of what nobody logs
+        if not monitors and not isinstance(error, MisconfigurationException):
+            raise
+        raise XRayError(f"Training cannot go on: {error}") from error
 
 
 def _best_checkpoint(trainer: Trainer) -> Path:
@@ -144,7 +198,7 @@ def _best_checkpoint(trainer: Trainer) -> Path:
     path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
     if not path:
         raise XRayError(
-            "Training ended without a checkpoint to test. callbacks.best_checkpoint must be there, "
+            "Training ended without a checkpoint to test: callbacks.best_checkpoint must be there, "
             "trainer.fast_dev_run off, and trainer.max_epochs at least 1."
         )
     return Path(path)

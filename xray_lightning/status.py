@@ -1,5 +1,6 @@
 """status.json: how a run stands, so that a sweep knows what is left to do."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ RUNNING, DONE, FAILED = "running", "done", "failed"
 @contextmanager
 def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keeps status.json of a run folder: running, then done, or failed with its reason, and the times."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of one run on several devices
+        yield
+        return
     status: dict[str, Any] = {
         "state": RUNNING,
         "started": _now(),

@@ -1,5 +1,6 @@
 """A sweep's results, gathered from its run folders after every job, in whatever order and place they ran."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class SweepCallback(Callback):
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
-        if read_json(folder / "metrics.json"):
+        if os.environ.get("LOCAL_RANK", "0") == "0" and read_json(folder / "metrics.json"):
             show_results([_row(folder)], folder)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:

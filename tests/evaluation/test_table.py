@@ -94,7 +94,7 @@ def test_the_reference_follows_runs_on_the_published_test_set_once() -> None:
 def test_seeds_are_summarised_with_mean_and_sample_standard_deviation() -> None:
     scores = [0.70, 0.75, 0.85]
     rows = [done(f"pneumonia_cnn_s{seed}", seed, accuracy) for seed, accuracy in enumerate(scores)]
-    header, lines = readable([*rows, failed("x", "pneumonia_cnn_s3"), done("pneumonia_cnn_lr-0.1_s0")])
+    header, lines = readable([*rows, failed("x", "pneumonia_cnn_s3"), done("pneumonia_cnn_s0_lr=0.1")])
     cells = [dict(zip(header, line, strict=True)) for line in lines]
     (average,) = [c for c in cells if c["state"] == "mean"]
     (spread,) = [c for c in cells if c["state"] == "± sd"]

@@ -26,8 +26,17 @@ class CropRotateJitter:
         brightness: float = 0.2,
         contrast: float = 0.2,
     ) -> None:
-        _check("scale", scale, 0 < scale[0] <= scale[-1] <= 1, "two shares in order, such as [0.5, 1.0]")
-        _check("ratio", ratio, 0 < ratio[0] <= ratio[-1], "two positive numbers in order, such as [0.75, 1.33]")
+        _check(
+            "scale", scale, len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1, "two shares in order, such as [0.5, 1.0]"
+        )
+        _check(
+            "ratio",
+            ratio,
+            len(ratio) == 2 and 0 < ratio[0] <= ratio[1],
+            "two positive numbers in order, such as [0.75, 1.33]",
+        )
+        _check("brightness", brightness, brightness >= 0, "0 or more")
+        _check("contrast", contrast, contrast >= 0, "0 or more")
         _check("flip", flip, 0 <= flip <= 1, "a probability from 0 to 1")
         self.scale = scale
         self.ratio = ratio

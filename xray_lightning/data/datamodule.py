@@ -27,7 +27,7 @@ class XRayDataModule(LightningDataModule):
 
     layout: ClassVar[Layout]
     kaggle: ClassVar[KaggleSource]
-    published_test: ClassVar[int]  # images in the test set of the original study
+    published_test: ClassVar[int] = 0  # images in the test set of the original study
     reference: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # its scores, by model
 
     def __init__(

@@ -11,6 +11,7 @@ from filelock import FileLock
 from numpy.lib.format import open_memmap
 from PIL import Image
 
+from xray_lightning.artifacts import is_whole_array
 from xray_lightning.console import progress
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.errors import XRayError
@@ -55,11 +56,12 @@ def load_pixels(root: Path, rows: Sequence[Radiograph], size: int, cache_dir: Pa
     XRayError that lists the files which are no images.
     """
     path = cache_dir / f"{fingerprint(rows, size)}.npy"
-    if not path.exists():
+    shape = (len(rows), size, size)
+    if not is_whole_array(path, np.uint8, shape):
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                if not path.exists():
+                if not is_whole_array(path, np.uint8, shape):
                     _build(root, rows, size, path)
         except OSError as error:
             raise XRayError(

@@ -31,15 +31,22 @@ CALIBRATION_BINS = 15
 
 def per_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Each metric of PER_CLASS, one class against the rest: (classes,) float. Decisions are the likeliest class."""
-    k = probabilities.shape[1]
+    matrix = confusion_matrix(probabilities, labels).double()
+    hits, actual, predicted = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
+    others = len(labels) - actual
     return {
-        "recall": tm.multiclass_recall(probabilities, labels, k, average=None),
-        "precision": tm.multiclass_precision(probabilities, labels, k, average=None),
-        "f1": tm.multiclass_f1_score(probabilities, labels, k, average=None),
-        "specificity": tm.multiclass_specificity(probabilities, labels, k, average=None),
+        "recall": _ratio(hits, actual),
+        "precision": _ratio(hits, predicted),
+        "f1": _ratio(2 * hits, actual + predicted),
+        "specificity": _ratio(others - (predicted - hits), others),
         "auroc": _of_mixed(tm.binary_auroc, probabilities, labels),
         "auprc": _of_mixed(tm.binary_average_precision, probabilities, labels),
     }
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 where there is nothing to divide by, as scikit-learn has it."""
+    return part / whole.clamp_min(1)
 
 
 def _of_mixed(metric: Callable[..., Tensor], probabilities: Tensor, labels: Tensor) -> Tensor:

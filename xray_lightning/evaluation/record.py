@@ -22,7 +22,7 @@ def test_record(
     images do not define, such as the AUROC of a class without images, is null."""
     each = per_class_metrics(probabilities.double(), labels)
     counts = labels.bincount(minlength=len(model.class_names))
-    published = len(labels) == data.published_test
+    published = len(labels) == data.published_test and model.class_names == list(data.layout.folders)
     return {
         "dataset": data.name,
         "model": model.name,
@@ -30,6 +30,7 @@ def test_record(
         "split": "test",
         "n": len(labels),
         "classes": model.class_names,
+        "positive": model.class_names[1] if len(model.class_names) == 2 else None,
         "metrics": {
             name: {"value": _number(value), "low": None, "high": None}
             for name, value in scalar_metrics(probabilities, labels).items()
@@ -49,6 +50,8 @@ def test_record(
 def _notes(data: XRayDataModule, model: XRayClassifier) -> list[str]:
     """What a reader must know before believing a score; shown wherever the scores are."""
     notes = ["synthetic radiographs"] if data.synthetic else []
+    if model.class_names != list(data.layout.folders):
+        notes.append(f"classes {' + '.join(model.class_names)}")
     weights = str(model.card.get("weights", ""))
     if weights.startswith("random"):
         notes.append("random backbone")

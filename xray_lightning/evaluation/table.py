@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xray_lightning.artifacts import atomic_write, write_csv
+from xray_lightning.config import slug
 from xray_lightning.status import FAILED
 
 HEADINGS = {
@@ -25,7 +26,7 @@ HEADINGS = {
     "specificity": "specificity",
     "auroc": "AUROC",
 }
-NARROW_LEAVES_OUT = ("bal. acc.", "specificity", "n")
+NARROW_LEAVES_OUT = ("bal. acc.", "specificity", "n", "time")
 METRICS = tuple(HEADINGS)
 COLUMNS = ("dataset", "model", "seed", "state", "n", *METRICS, "seconds", "run", "notes")
 
@@ -55,8 +56,9 @@ class Row:
 
     @property
     def setting(self) -> str:
-        """The run's name without its seed: runs that differ in the seed alone share it."""
-        return "_".join(part for part in self.run.split("_") if part != f"s{self.seed}")
+        """What its name tells besides data set, model and seed: whatever else a sweep varies."""
+        prefix = f"{slug(self.dataset)}_{slug(self.model)}_s{self.seed}_"
+        return self.run[len(prefix) :] if self.run.startswith(prefix) else ""
 
 
 def write_results(folder: Path, rows: Sequence[Row]) -> None:
@@ -95,11 +97,11 @@ LEGEND = (
 
 def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells: each run, the reference where the test set is the published one, statistics over seeds."""
-    header = ["dataset", "model", "seed", "state", "n", *(HEADINGS[m] for m in METRICS), "time", "notes"]
+    header = ["dataset", "model", "setting", "seed", "state", "n", *(HEADINGS[m] for m in METRICS), "time", "notes"]
     lines = []
     for runs in _by_setting(rows).values():
         lines += [_line(run) for run in runs]
-        name = [runs[0].dataset, runs[0].model, ""]
+        name = [runs[0].dataset, runs[0].model, runs[0].setting, ""]
         reference = next((r.record["reference"] for r in runs if r.record and r.record["reference"]), None)
         if reference:
             scores = [f"{reference[m]:.4f}" if m in reference else "" for m in METRICS]
@@ -108,13 +110,16 @@ def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if len(done) > 1:
             lines.append([*name, "mean", "", *_over_seeds(done, mean), "", f"{len(done)} seeds"])
             lines.append([*name, "± sd", "", *_over_seeds(done, stdev), "", ""])
+    if not any(row.setting for row in rows):
+        column = header.index("setting")
+        header, *lines = ([*cells[:column], *cells[column + 1 :]] for cells in (header, *lines))
     return header, lines
 
 
-def _by_setting(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = defaultdict(list)
+def _by_setting(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row.setting].append(row)
+        groups[row.dataset, row.model, row.setting].append(row)
     return groups
 
 
@@ -122,7 +127,7 @@ def _line(row: Row) -> list[str]:
     scores = ["" if (v := row.value(m)) is None else f"{v:.4f}" for m in METRICS]
     n = str(row.record["n"]) if row.record else ""
     time = "" if row.seconds is None else f"{row.seconds:.0f} s"
-    return [row.dataset, row.model, str(row.seed), row.state, n, *scores, time, row.notes]
+    return [row.dataset, row.model, row.setting, str(row.seed), row.state, n, *scores, time, row.notes]
 
 
 def _over_seeds(runs: Sequence[Row], statistic: Callable[[list[float]], float]) -> list[str]:
@@ -140,10 +145,12 @@ def show_results(rows: Sequence[Row], folder: Path) -> None:
     shown = [i for i, name in enumerate(header) if name != "notes" and (wide or name not in NARROW_LEAVES_OUT)]
     table = Table(title=f"Results of {folder.name}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
-        table.add_column(header[i], justify="left" if header[i] in ("dataset", "model", "state") else "right")
+        texts = header[i] in ("dataset", "model", "setting", "state")
+        whole = header[i] != "setting"
+        table.add_column(header[i], justify="left" if texts else "right", no_wrap=whole, overflow="fold")
     styles = {FAILED: "red", "reference": "dim", "mean": "bold", "± sd": "bold"}
     for cells in lines:
-        table.add_row(*(Text(cells[i]) for i in shown), style=styles.get(cells[3]))
+        table.add_row(*(Text(cells[i]) for i in shown), style=styles.get(cells[header.index("state")]))
     console.print(table)
     for note, runs in _by_note(rows).items():
         console.print(Text(f"{', '.join(runs)}: {note}", style="yellow"), soft_wrap=True)

@@ -1,5 +1,6 @@
 """Reading checkpoints, which are untrusted input: nothing in them is executed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.splits import TEST
 from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 
@@ -57,6 +59,22 @@ def data_card(arguments: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in arguments.items() if k not in ("_target_", "cache_dir", "augment")}
     module, _, name = arguments["_target_"].rpartition(".")
     return {"module": module, "class": name, "arguments": kept}
+
+
+def test_digests(data: XRayDataModule) -> list[str]:
+    """The test images by content, which a checkpoint keeps to know them again."""
+    return sorted(data.rows[row].digest for row in data.rows_of(TEST))
+
+
+def refuse_other_test_images(card: Mapping[str, Any], data: XRayDataModule) -> None:
+    """Raises XRayError where the folder's test images are not those of training: others may have been trained on."""
+    before, now = Counter(card["data"].get("test", [])), Counter(test_digests(data))
+    if before != now:
+        raise XRayError(
+            f"The test images in {data.root} are not those of the checkpoint's training: {(before - now).total()} of "
+            f"{before.total()} are missing and {(now - before).total()} are others, which may have been trained on. "
+            "Files were added, removed or changed since. Say where the same images are with dataset.root=<folder>."
+        )
 
 
 def load_data_module(card: Mapping[str, Any], root: str | None, cache_dir: Path) -> XRayDataModule:

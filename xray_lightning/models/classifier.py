@@ -26,7 +26,7 @@ TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a 
 class XRayClassifier(LightningModule, ABC):
     """Grey radiographs -> class logits.
 
-    A network derives from this and defines `score`. Its constructor takes plain data and saves it with
+    A network derives from this and defines `forward`. Its constructor takes plain data and saves it with
     `save_hyperparameters`, so that a checkpoint holds all that rebuilds it. `optimizer` and `scheduler` are
     partial constructors; a model that only predicts needs neither.
     """
@@ -107,7 +107,13 @@ class XRayClassifier(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         inputs, labels = batch
-        self.val_metrics.update(self(inputs).float().softmax(dim=1), labels)
+        logits = self(inputs).float()
+        if not logits.isfinite().all():
+            raise XRayError(
+                "Training diverged: the network's output is no number any more. Lower model.optimizer.lr, or set "
+                "trainer.precision=32-true."
+            )
+        self.val_metrics.update(logits.softmax(dim=1), labels)
 
     def on_validation_epoch_end(self) -> None:
         values = self.val_metrics.compute()
@@ -115,7 +121,9 @@ class XRayClassifier(LightningModule, ABC):
         scores = ", ".join(f"{name} {values[name]:.4f}" for name in ("log_loss", "accuracy", "auroc"))
         log.debug("epoch %d, validation: %s", self.current_epoch, scores)
         for metric in SCALARS:
-            self.log(f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"))
+            self.log(
+                f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"), sync_dist=True
+            )
 
     def on_test_start(self) -> None:
         self.test_metrics.reset()
@@ -126,7 +134,10 @@ class XRayClassifier(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None, "a model without an optimizer only predicts"
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        try:
+            optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        except ValueError as error:
+            raise XRayError(f"model.optimizer is not valid: {error}.") from error
         if self.scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)

@@ -9,6 +9,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
 
+from xray_lightning.artifacts import is_whole_array
 from xray_lightning.console import progress
 from xray_lightning.errors import XRayError
 
@@ -60,16 +61,7 @@ class FeatureStore:
 
     def _open(self) -> tuple[np.memmap, np.memmap]:
         chunks = -(-self.shape[0] // CHUNK)
-        if not (_whole(self.path, np.float16, self.shape) and _whole(self.marks, np.bool_, (chunks,))):
+        if not (is_whole_array(self.path, np.float16, self.shape) and is_whole_array(self.marks, np.bool_, (chunks,))):
             open_memmap(self.path, mode="w+", dtype=np.float16, shape=self.shape).flush()
             open_memmap(self.marks, mode="w+", dtype=np.bool_, shape=(chunks,)).flush()
         return open_memmap(self.path, mode="r+"), open_memmap(self.marks, mode="r+")
-
-
-def _whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
-    """Whether the file holds such an array to its last byte; open_memmap would fill a cut one up with zeros."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return isinstance(found, np.memmap) and found.dtype == dtype and found.shape == shape

@@ -38,6 +38,8 @@ class FrozenResNet50Classifier(XRayClassifier):
         self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback"], logger=False)
         if not 0 <= dropout <= 1:
             raise XRayError(f"model.dropout={dropout} is not valid. Give a share from 0 to 1.")
+        if self.image_size < 32:
+            raise XRayError(f"dataset.image_size={self.image_size} is too small: ResNet50 needs 32 or more.")
         self.cache_features = cache_features
         self.backbone = resnet50(weights=None)
         self.backbone.fc = nn.Identity()

@@ -18,18 +18,22 @@ RANDOM = "random"
 DOWNLOAD_TIMEOUT = 20  # seconds without an answer
 
 
+class WeightsUnavailable(XRayError):
+    """Weights that exist could not be downloaded."""
+
+
 def load_resnet50_weights(backbone: nn.Module, weights: str, fallback: str | None = None) -> str:
     """Loads weights into a torchvision ResNet50 whose `fc` has been taken off, and says what they are.
 
     `weights` is a name of `torchvision.models.ResNet50_Weights`, a file with a torchvision state dict, or
     random, which leaves the initialisation. Raises XRayError where the weights cannot be had, unless
-    `fallback` is random.
+    they could not be downloaded and `fallback` is random.
     """
     if weights == RANDOM:
         return RANDOM
     try:
         state = _state_dict(weights)
-    except XRayError as error:
+    except WeightsUnavailable as error:
         if fallback != RANDOM:
             raise
         log.warning("%s\nGoing on with RANDOM weights: the scores say nothing about the model.", error)
@@ -59,7 +63,7 @@ def _state_dict(weights: str) -> Mapping[str, Tensor]:
         with _timeout():
             return ResNet50_Weights[weights].get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the download has a wrong hash
-        raise XRayError(
+        raise WeightsUnavailable(
             f"The ResNet50 weights {weights} could not be downloaded ({error}).\n"
             f"Fetch {ResNet50_Weights[weights].url} on a machine with a network, then pass the file with "
             "model.weights=<file> or the variable XRAY_RESNET50_WEIGHTS."

@@ -1,0 +1,58 @@
+"""What the README says of adding a model and a data set, done word for word in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with each file that the README shows, named by the file's first line."""
+    copy = tmp_path_factory.mktemp("project")
+    for part in ("conf", "xray_lightning"):
+        shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ("train.py", "test.py"):
+        shutil.copy(PROJECT / script, copy / script)
+    files = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(files) == 4
+    for name, content in files:
+        (copy / name).write_text(content)
+    return copy
+
+
+def run(project: Path, *words: str, **environment: str) -> str:
+    variables = os.environ | {"PYTHONPATH": str(project), "XRAY_CACHE": str(project / "cache")} | environment
+    done = subprocess.run(
+        [sys.executable, *words], cwd=project, env=variables, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+SMALL = ("trainer=cpu", "trainer.max_epochs=1", "dataset.image_size=32")
+
+
+def test_the_added_model_trains_and_its_checkpoint_scores(extended: Path, phantoms: Path) -> None:
+    data = {"XRAY_DATA": str(phantoms)}
+    assert "tiny" in run(extended, "train.py", "-m", "model=tiny", "sweep=added", *SMALL, **data)
+    ckpt = extended / "outputs/sweeps/added/pneumonia_tiny_s0/checkpoints/best.ckpt"
+    assert "tiny" in run(extended, "test.py", f"ckpt={ckpt}", "trainer=cpu", **data)
+
+
+def test_the_added_data_set_trains(extended: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    for folder in ("clear", "nodules/left", "nodules/right"):
+        (tmp_path / "lungs" / folder).mkdir(parents=True)
+        for number in range(20):
+            file = tmp_path / "lungs" / folder / f"{folder.replace('/', '-')}{number}_1.png"
+            Image.fromarray(noise.integers(0, 256, (40, 40), dtype=np.uint8)).save(file)
+    assert "lungs" in run(extended, "train.py", "dataset=lungs", *SMALL, XRAY_DATA=str(tmp_path))
