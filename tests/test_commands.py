@@ -137,7 +137,8 @@ def test_ctrl_c_ends_a_sweep_in_order(shell: Shell, tmp_path: Path) -> None:
     while not (run / "checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    shown, errors = process.communicate(timeout=60)
+    assert "pneumonia_cnn_s0: interrupted" in shown
     assert process.returncode == 130
     assert "sweep=stopped goes on" in errors and "Traceback" not in errors
     status = json.loads((run / "status.json").read_text())

@@ -15,6 +15,7 @@ from rich.console import Console
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.overrides import check_overrides, sweep_overrides
+from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
 Task = Callable[[DictConfig], Any]
@@ -57,14 +58,12 @@ def _run(task: Task, config_name: str) -> int:
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
+        if sweep_dir is not None:
+            show_sweep(sweep_dir)
         again = f" The same command with sweep={sweep_dir.name} goes on." if sweep_dir else ""
         _complain(f"Interrupted.{again}")
         return 130
-    if sweep_dir is not None:
-        from xray_lightning.sweep import failed_runs
-
-        return 1 if failures or failed_runs(sweep_dir) else 0
-    return 1 if failures else 0
+    return 1 if failures or (sweep_dir is not None and failed_runs(sweep_dir)) else 0
 
 
 def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:

@@ -48,6 +48,13 @@ def _row(folder: Path) -> Row:
     )
 
 
+def show_sweep(sweep_dir: Path) -> None:
+    """Writes the tables of what there is so far, and prints it."""
+    if rows := gather(sweep_dir):
+        write_results(sweep_dir, rows)
+        show_results(rows, sweep_dir)
+
+
 class SweepCallback(Callback):
     """Shows the results of a run at its end. Of a sweep, rewrites the tables after each job."""
 
@@ -62,7 +69,4 @@ class SweepCallback(Callback):
             write_results(folder, gather(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        rows = gather(folder)
-        if rows:
-            show_results(rows, folder)
+        show_sweep(Path(config.hydra.sweep.dir))
