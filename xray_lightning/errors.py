@@ -30,3 +30,9 @@ def _leaf(key: str) -> str:
 
 def _ratio(a: str, b: str) -> float:
     return SequenceMatcher(None, a, b).ratio()
+
+
+def why_unreadable(error: Exception) -> str:
+    """The first line of what a reader says of a broken file, but not PyTorch's advice to load it unsafely."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return "it holds more than tensors and plain data, or is no PyTorch file" if "weights_only" in line else line

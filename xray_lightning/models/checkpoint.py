@@ -10,7 +10,7 @@ import torch
 
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, why_unreadable
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = why_unreadable(error)
         raise XRayError(f"{path} cannot be read as a checkpoint ({reason}). It is damaged or no checkpoint.") from error
     card = content.get(CARD) if isinstance(content, dict) else None
     if not isinstance(card, dict) or "state_dict" not in content or "hyper_parameters" not in content:

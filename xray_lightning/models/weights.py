@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
-from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.errors import XRayError, did_you_mean, why_unreadable
 
 log = logging.getLogger(__name__)
 RANDOM = "random"
@@ -74,7 +74,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = why_unreadable(error)
         raise XRayError(
             f"model.weights={file} cannot be read as a PyTorch state dict ({reason}). "
             "Give a file that torch.save wrote from plain tensors."
