@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,9 +17,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it into place when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
+    # names of files may hold bytes that are no UTF-8; they are passed on as they are
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+        with os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -61,3 +62,57 @@ def is_whole_array(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
     except (OSError, ValueError, EOFError):
         return False
     return isinstance(found, np.memmap) and found.dtype == dtype and found.shape == shape
+
+
+class RowsFile:
+    """A .npy file written row by row, so that memory does not grow with it, and named once it is whole.
+
+    Unlike a memory map over a file with holes, a full disk shows as an OSError and not as a crash.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: type) -> None:
+        self.path = path
+        self.row_shape = row_shape
+        self.dtype = np.dtype(dtype)
+        self.rows = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # NumPy keeps room for the first axis to grow: the header is as long for any number of rows
+        shape = (self.rows, *self.row_shape)
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        )
+
+    def append(self, row: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(row, dtype=self.dtype).tobytes())
+        self.rows += 1
+
+    def finish(self, target: Path) -> None:
+        """Writes what is left and renames the file to `target`."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self.path, target)
+
+    def discard(self) -> None:
+        with suppress(OSError):  # what could not be flushed to a full disk is not wanted any more
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def write_zeros(path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """A .npy file of zeros that a memory map may be opened on: its space is taken, so it cannot run out of it later."""
+    rows = RowsFile(path.with_name(f".{path.name}.part"), shape[1:], dtype)
+    try:
+        zeros: np.ndarray = np.zeros(shape[1:], dtype=dtype)
+        for _ in range(shape[0]):
+            rows.append(zeros)
+        rows.finish(path)
+    except BaseException:
+        rows.discard()
+        raise

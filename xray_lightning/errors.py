@@ -1,7 +1,9 @@
 """Errors that a user can cause, and the wording they share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher
+from pathlib import Path
 
 
 class XRayError(Exception):
@@ -36,3 +38,16 @@ def why_unreadable(error: Exception) -> str:
     """The first line of what a reader says of a broken file, but not PyTorch's advice to load it unsafely."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return "it holds more than tensors and plain data, or is no PyTorch file" if "weights_only" in line else line
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turns what keeps a cache from being written, such as a full disk, into one message with the ways out."""
+    try:
+        yield
+    except OSError as error:
+        raise XRayError(
+            f"The cache cannot be written to {folder} ({error.strerror or error}). Free space with "
+            "python -m xray_lightning.cache clear=all, choose another folder with paths.cache=<folder> or the variable "
+            "XRAY_CACHE, or work without a cache: cache=off."
+        ) from error

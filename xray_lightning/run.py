@@ -28,8 +28,7 @@ from xray_lightning.models.checkpoint import (
     data_card,
     load_classifier,
     load_data_module,
-    refuse_other_test_images,
-    test_digests,
+    refuse_missing_test_images,
 )
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.status import is_done, recorded
@@ -71,10 +70,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             class_weights=data.class_weights(),
         )
         model.card |= {
-            "data": data_card(plain(cfg.dataset)) | {"test": test_digests(data)},
+            "data": data_card(plain(cfg.dataset), data),
             "precision": str(trainer.precision),
         }
-        _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TRAIN, VAL, TEST])
+        _prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
         log_examples(trainer, data)
         _fit(trainer, model, data)
         best = load_classifier(_best_checkpoint(trainer))
@@ -93,11 +92,11 @@ def test(cfg: DictConfig) -> dict[str, Any]:
             )
         check_arguments(cfg)
         model = load_classifier(Path(cfg.ckpt))
-        data = load_data_module(model.card, cfg.dataset.root, Path(cfg.paths.cache) / "pixels")
+        data = load_data_module(model.card, root=cfg.dataset.root, cache_dir=str(cfg.paths.cache), cache=cfg.cache)
         _set_up(data)
-        refuse_other_test_images(model.card, data)
+        refuse_missing_test_images(model.card, data)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
-        _prepare_inputs(model, data, trainer, Path(cfg.paths.cache), [TEST])
+        _prepare_inputs(model, data, trainer, [TEST])
         return _score(model, data, trainer, folder, {})
 
 
@@ -105,7 +104,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     """What a result depends on, as plain data: without what is only shown, and with paths written one way."""
     chosen = {key: plain(cfg.get(key)) for key in ("dataset", "model", "trainer", "callbacks", "phantoms", "seed")}
     for group, shown in (
-        ("dataset", ["cache_dir"]),
+        ("dataset", ["cache_dir", "cache"]),
         ("trainer", ["enable_progress_bar", "log_every_n_steps"]),
         ("callbacks", ["progress_bar"]),
         ("phantoms", ["root"]),
@@ -171,13 +170,11 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
         ) from error
 
 
-def _prepare_inputs(
-    model: XRayClassifier, data: XRayDataModule, trainer: Trainer, cache: Path, sides: list[str]
-) -> None:
+def _prepare_inputs(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, sides: list[str]) -> None:
     model.to(trainer.strategy.root_device)
     rows = np.concatenate([data.rows_of(side) for side in sides])
     autocast = AUTOCAST.get(str(trainer.precision))
-    data.inputs = model.prepare_inputs(data.inputs, data.fingerprint, rows, autocast, cache / "features")
+    data.inputs = model.prepare_inputs(data.inputs, data.fingerprint, rows, autocast, data.cache_dir / "features")
     if data.inputs.ndim == 2 and data.augment is not None:
         log.info("%s trains on cached features of plain images: dataset.augment is not used.", model.name)
         data.augment = None

@@ -1,12 +1,16 @@
 """Batches as indices into an array."""
 
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xray_lightning.data.pixels import Images
+
 Batch = tuple[Tensor, Tensor]
+MAPPED_BYTES = 128 * 2**20  # of a file that stay in this process's memory; the page cache keeps the rest
 
 
 class RowSampler:
@@ -57,7 +61,7 @@ class BatchLoader:
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray, sampler: RowSampler, batch_size: int) -> None:
+    def __init__(self, inputs: Images, labels: np.ndarray, sampler: RowSampler, batch_size: int) -> None:
         self.inputs = inputs
         self.labels = labels
         self.sampler = sampler
@@ -68,6 +72,19 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.sampler.order()
+        mapped, read = _memory_map(self.inputs), 0
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield torch.from_numpy(self.inputs[rows]), torch.from_numpy(self.labels[rows])
+            inputs = self.inputs[rows]
+            read += inputs.nbytes
+            if mapped is not None and read > MAPPED_BYTES:
+                mapped.madvise(mmap.MADV_DONTNEED)
+                read = 0
+            yield torch.from_numpy(inputs), torch.from_numpy(self.labels[rows])
+
+
+def _memory_map(array: object) -> mmap.mmap | None:
+    """The file map that an array shows, on systems where pages of it can be given back."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array if hasattr(mmap, "MADV_DONTNEED") else None

@@ -1,17 +1,17 @@
 """Folders of radiographs -> a table, one row an image."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from xray_lightning.artifacts import write_csv
+from xray_lightning.data.decode import FORMATS
+from xray_lightning.data.examine import Facts
+from xray_lightning.data.twins import Pair
 from xray_lightning.errors import XRayError
 
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 SYNTHETIC_MARKER = "SYNTHETIC.json"  # written by xray_lightning.data.phantoms beside the data sets
 
 
@@ -20,20 +20,41 @@ class MissingFolders(XRayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Radiograph:
-    """One row. `path` is relative to the root, with forward slashes; `digest` is of the file's bytes.
+class Entry:
+    """What a file's place and name tell. `path` is relative to the root, with forward slashes.
 
-    `group` names what must stay on one side of a split: a patient where the file name tells, else the digest.
-    `official` is the split that the publisher put the image in, or empty.
+    `official` is the split that the publisher put the image in, `patient` and `source` whose it is and where
+    it comes from; each is empty where that is not known.
     """
 
     path: str
     label: int
     class_name: str
-    group: str
+    patient: str = ""
+    source: str = ""
+    official: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One row: an Entry, what the file holds, and `group`, which stays on one side of a split.
+
+    A group is a patient, with all images that are identical or nearly so to one of theirs; see `link_groups`.
+    """
+
+    path: str
+    label: int
+    class_name: str
+    patient: str
+    source: str
     official: str
+    format: str
+    mode: str  # Pillow's name of the colour mode
+    width: int
+    height: int
     size: int  # bytes
-    digest: str
+    digest: str  # of the file's bytes
+    group: str
 
 
 @dataclass(frozen=True)
@@ -42,64 +63,88 @@ class Layout:
 
     `folders` maps each class, in order, to its folders below the root. A folder's images lie in it or, where
     there is one, in its `images/` subfolder; nothing else in it is read. `official` tells the published split
-    from a folder, and `patient` the patient from a file name, None where it does not say.
+    from a folder, `patient` the patient from a file name and `source` the source from a folder; None or an
+    empty string where it does not say.
     """
 
     folders: Mapping[str, Sequence[str]]
     optional: frozenset[str] = frozenset()
     official: Callable[[str], str] = lambda folder: ""
     patient: Callable[[str], str | None] = lambda stem: None
+    source: Callable[[str], str] = lambda folder: ""
 
 
 def image_files(folder: Path) -> list[Path]:
     """Images directly in a folder, or in its `images/` where that exists; hidden files are no images."""
     inner = folder / "images"
     found = (inner if inner.is_dir() else folder).iterdir()
-    return sorted(f for f in found if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    return sorted(f for f in found if f.suffix.lower() in FORMATS and not f.name.startswith("."))
 
 
-def scan(root: Path, layout: Layout, classes: Sequence[str]) -> list[Radiograph]:
-    """The catalog of `classes`, labelled by their position, sorted by path.
+def list_images(root: Path, layout: Layout, classes: Sequence[str]) -> list[Entry]:
+    """The images of `classes`, labelled by their position, sorted by path. No file is opened.
 
-    Raises MissingFolders that lists what is missing or holds no image, XRayError for a file that cannot be read.
+    Raises MissingFolders that lists what is missing or holds no image.
     """
     todo = [(label, name, folder) for label, name in enumerate(classes) for folder in layout.folders[name]]
     missing = [f for _, _, f in todo if not (root / f).is_dir() and f not in layout.optional]
     if missing:
         raise MissingFolders(f"{root} has no {', '.join(missing)}.")
-    found = [
-        (file, label, name, layout.official(folder))
+    entries = [
+        Entry(
+            path=file.relative_to(root).as_posix(),
+            label=label,
+            class_name=name,
+            patient=layout.patient(file.stem) or "",
+            source=layout.source(folder),
+            official=layout.official(folder),
+        )
         for label, name, folder in todo
         if (root / folder).is_dir()
         for file in image_files(root / folder)
     ]
-    counts = Counter(name for _, _, name, _ in found)
-    empty = [name for name in classes if not counts[name]]
-    if empty:
-        raise MissingFolders(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}) of the class {', '.join(empty)}.")
-    with ThreadPoolExecutor() as pool:  # reading and hashing both let other threads run
-        contents = list(pool.map(lambda entry: _fingerprint(entry[0]), found))
-    rows = [
+    counts = Counter(entry.class_name for entry in entries)
+    if empty := [name for name in classes if not counts[name]]:
+        raise MissingFolders(f"{root} holds no images ({', '.join(FORMATS)}) of the class {', '.join(empty)}.")
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def make_catalog(entries: Sequence[Entry], facts: Sequence[Facts], twins: Sequence[Pair]) -> list[Radiograph]:
+    """The table of whole images. Files with a problem have no place in it."""
+    groups = link_groups([e.patient for e in entries], [f.digest for f in facts], twins)
+    return [
         Radiograph(
-            path=file.relative_to(root).as_posix(),
-            label=label,
-            class_name=name,
-            group=layout.patient(file.stem) or digest,
-            official=official,
-            size=size,
-            digest=digest,
+            **asdict(entry),
+            format=file.format,
+            mode=file.mode,
+            width=file.width,
+            height=file.height,
+            size=file.size,
+            digest=file.digest,
+            group=group,
         )
-        for (file, label, name, official), (size, digest) in zip(found, contents, strict=True)
+        for entry, file, group in zip(entries, facts, groups, strict=True)
     ]
-    return sorted(rows, key=lambda row: row.path)
 
 
-def _fingerprint(file: Path) -> tuple[int, str]:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise XRayError(f"{file} cannot be read ({error.strerror}). Mend its permissions or remove it.") from error
-    return len(content), hashlib.blake2b(content, digest_size=16).hexdigest()
+def link_groups(patients: Sequence[str], digests: Sequence[str], twins: Sequence[Pair]) -> list[str]:
+    """A group for each image: those of one patient, identical or twins, directly or in a chain, share it.
+
+    It is named by the first of its patients, or of its digests where no patient is known.
+    """
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    links = [(f"patient:{patient}", f"~{digest}") for patient, digest in zip(patients, digests, strict=True) if patient]
+    for one, other in [*links, *((f"~{a}", f"~{b}") for a, b, _ in twins)]:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)  # a patient comes before any digest
+    return [root(f"~{digest}").removeprefix("patient:").removeprefix("~") for digest in digests]
 
 
 def write_catalog(path: Path, rows: Sequence[Radiograph], sides: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ class CovidDataModule(XRayDataModule):
     """Covid 0, Healthy 1, Lung_infection 2, Pneumonia 3. Test is ceil(15 %) of each class.
 
     Reads the `images/` folder of each class, or the class folder itself in releases without one; lung masks
-    are not images to classify. File names do not tell patients, so each file's content is its own group.
+    are not images to classify. File names do not tell patients: identical and near-identical images are grouped.
     """
 
-    layout: ClassVar = Layout(
+    layout = Layout(
         folders={
             "Covid": ["COVID"],
             "Healthy": ["Normal"],
@@ -22,7 +22,7 @@ class CovidDataModule(XRayDataModule):
             "Pneumonia": ["Viral Pneumonia"],
         }
     )
-    kaggle: ClassVar = KaggleSource(
+    kaggle = KaggleSource(
         handle="tawsifurrahman/covid19-radiography-database",
         folder="COVID-19_Radiography_Dataset",
         counts={"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345},

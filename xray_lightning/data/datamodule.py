@@ -1,7 +1,9 @@
 """The data module that every data set shares."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,10 +13,12 @@ from torch import Tensor
 
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
-from xray_lightning.data.catalog import SYNTHETIC_MARKER, Layout, MissingFolders, Radiograph, scan
+from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, list_images
+from xray_lightning.data.collection import Collection, collect, refuse_leaks, report_bad
+from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
-from xray_lightning.data.pixels import fingerprint, load_pixels
-from xray_lightning.data.splits import TEST, TRAIN, UNUSED, VAL, split
+from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, leaks, read_split, split
 from xray_lightning.errors import XRayError, did_you_mean
 
 
@@ -25,8 +29,8 @@ class XRayDataModule(LightningDataModule):
     the second is the positive one.
     """
 
-    layout: ClassVar[Layout]
-    kaggle: ClassVar[KaggleSource]
+    layout: Layout
+    kaggle: KaggleSource | None = None
     published_test: ClassVar[int] = 0  # images in the test set of the original study
     reference: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # its scores, by model
 
@@ -36,13 +40,19 @@ class XRayDataModule(LightningDataModule):
         root: str,
         image_size: int,
         cache_dir: str,
+        cache: Literal["on", "off"] = "on",
         classes: Sequence[str] | None = None,
+        resize: Resize = "stretch",
         batch_size: int = 32,
         eval_batch_size: int = 128,
         seed: int = 0,
         split_seed: int = 0,
         val_fraction: float = 0.15,
         test_fraction: float | None = None,
+        split: Literal["grouped", "reference"] = "grouped",
+        split_file: str | None = None,
+        on_leak: Literal["refuse", "warn"] = "refuse",
+        on_bad_image: Literal["stop", "skip"] = "stop",
         balance: Literal["weighted_loss", "sampling", "none"] = "weighted_loss",
         augment: CropRotateJitter | None = None,
     ) -> None:
@@ -50,7 +60,12 @@ class XRayDataModule(LightningDataModule):
         self.name = name
         self.root = Path(root)
         self.image_size = image_size
+        self.cache = cache
+        if cache == "off":
+            self._scratch = TemporaryDirectory(prefix="xray-lightning-")  # gone with this object
+            cache_dir = self._scratch.name
         self.cache_dir = Path(cache_dir)
+        self.resize = resize
         self.class_names = self._chosen(classes)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -58,9 +73,14 @@ class XRayDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.split = split
+        self.split_file = Path(split_file) if split_file else None
+        self.on_leak = on_leak
+        self.on_bad_image = on_bad_image
         self.balance = balance
         self.augment = augment
-        self.rows: list[Radiograph] = []
+        self.test_digests: Sequence[str] | None = None  # a checkpoint's, whose test images are all that counts
+        self.collection: Collection | None = None
         self._ready = False
         for key, value in (
             ("image_size", image_size),
@@ -83,43 +103,88 @@ class XRayDataModule(LightningDataModule):
             raise XRayError(f"dataset.classes={chosen} must name two or more different classes of {known}.")
         return chosen
 
-    def setup(self, stage: str | None = None) -> None:
-        """Scans, splits and decodes, once. Raises XRayError for folders or images that cannot be used."""
-        if self._ready:
-            return
+    def entries(self) -> list[Entry]:
+        """What the data set consists of, sorted by path. Raises MissingFolders where it is not there."""
+        return list_images(self.root, self.layout, self.class_names)
+
+    def catalog(self, plan: PixelPlan | None = None) -> None:
+        """Examines the files and splits them, without decoding what is not needed for that.
+
+        Raises XRayError for folders, files or a split that cannot be used.
+        """
         try:
-            self.rows = scan(self.root, self.layout, self.class_names)
+            entries = self.entries()
         except MissingFolders as error:
             raise XRayError(f"{error}\n{self._how_to_get()}") from error
-        self.sides = split(
-            self.rows, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.split_seed
-        )
+        self.collection = collect(self.root, entries, self.cache_dir, plan)
+        report_bad(self.root, self.collection, self.on_bad_image)
+        self.rows = self.collection.rows
         self.labels = np.array([row.label for row in self.rows], dtype=np.int64)
-        self._refuse_empty_sides()
-        self.fingerprint = fingerprint(self.rows, self.image_size)
-        self.pixels = load_pixels(self.root, self.rows, self.image_size, self.cache_dir)
-        self.inputs: np.ndarray = self.pixels[:, None]
+        self.sides = self._split()
+        self.leaks = {} if self.test_digests is not None else leaks(self.rows, self.sides)
+        refuse_leaks(
+            self.leaks,
+            self.sides,
+            expected=self.split == "reference" and self.split_file is None,
+            told=self.on_leak == "warn",
+        )
+
+    def _split(self) -> list[str]:
+        if self.test_digests is not None:
+            left = Counter(self.test_digests)
+            sides = []
+            for row in self.rows:
+                sides.append(TEST if left[row.digest] > 0 else UNUSED)
+                left[row.digest] -= 1
+            return sides
+        if self.split_file is not None:
+            return read_split(self.split_file, self.rows)
+        return split(
+            self.rows,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.split_seed,
+            grouped=self.split == "grouped",
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the catalog and loads the images, once. Raises XRayError for what cannot be used."""
+        if self._ready:
+            return
+        plan = PixelPlan(self.root, self.image_size, self.resize, self.cache_dir / "pixels")
+        self.catalog(plan if self.cache == "on" else None)
+        if self.test_digests is None:
+            self._refuse_empty_sides()
+        self.fingerprint = plan.fingerprint([row.digest for row in self.rows])
+        self.images: Images
+        if self.cache == "on":
+            self.images = load_pixels(plan, self.rows)[:, None]
+        else:
+            self.images = ImageFiles(plan, self.rows)
+        self.inputs = self.images
         self._ready = True
 
     def _how_to_get(self) -> str:
         root = self.root if self.root.is_absolute() else f"{self.root} (in {Path.cwd()})"
-        return (
-            f"Looked for the {self.name} images in {root}. To get them:\n"
-            f"  python -m xray_lightning.data.download dataset={self.name}\n"
-            f"or fetch {self.kaggle.page} by hand and unpack it so that this folder exists,\n"
-            "or say where they are: XRAY_DATA=<folder above it>, or dataset.root=<folder>.\n"
-            "To try the program without data: make demo"
-        )
+        lines = [f"Looked for the {self.name} images in {root}."]
+        if self.kaggle is not None:
+            lines[0] += " To get them:"
+            lines += [
+                f"  python -m xray_lightning.data.download dataset={self.name}",
+                f"or fetch {self.kaggle.page} by hand and unpack it so that this folder exists,",
+                "or say where they are: XRAY_DATA=<folder above it>, or dataset.root=<folder>.",
+            ]
+        return "\n".join([*lines, "To try the program without data: make demo"])
 
     def _refuse_empty_sides(self) -> None:
-        for side in (TRAIN, VAL, TEST):
+        for side in SIDES:
             counts = np.bincount(self.labels[self.rows_of(side)], minlength=len(self.class_names))
             lacking = [name for name, count in zip(self.class_names, counts, strict=True) if not count]
             if lacking:
                 raise XRayError(
                     f"{self.root}: no {side} image of {', '.join(lacking)}. The class has too few images, or too "
-                    "few patients, to be split. Add images, change dataset.val_fraction, or leave the class out "
-                    "with dataset.classes=[…]."
+                    "few patients, to be split, or dataset.split_file names none. Add images, change "
+                    "dataset.val_fraction, or leave the class out with dataset.classes=[…]."
                 )
 
     def rows_of(self, side: str) -> np.ndarray:
@@ -140,7 +205,7 @@ class XRayDataModule(LightningDataModule):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images of each class on each side of the split."""
-        sides = [TRAIN, VAL, TEST] + [UNUSED] * (UNUSED in self.sides)
+        sides = [TEST] if self.test_digests is not None else [*SIDES, *[UNUSED] * (UNUSED in self.sides)]
         return {
             side: {
                 name: int((self.labels[self.rows_of(side)] == label).sum())

@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 
 from xray_lightning.cli import command
 from xray_lightning.console import progress
-from xray_lightning.data.catalog import SUFFIXES
+from xray_lightning.data.decode import FORMATS
 from xray_lightning.errors import XRayError
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def _count(folder: Path) -> int:
         return 0
     with os.scandir(images) as entries:
         return sum(
-            Path(entry.name).suffix.lower() in SUFFIXES
+            Path(entry.name).suffix.lower() in FORMATS
             and not entry.name.startswith(".")
             and entry.is_file()
             and entry.stat().st_size > 0

@@ -1,97 +1,117 @@
-"""Images decoded once into a uint8 memory map that all runs share."""
+"""Images decoded once into a uint8 memory map that all runs share, or from their files each time."""
 
 import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from numpy.lib.format import open_memmap
-from PIL import Image
 
-from xray_lightning.artifacts import is_whole_array
-from xray_lightning.console import progress
+from xray_lightning.artifacts import RowsFile, is_whole_array, write_json
 from xray_lightning.data.catalog import Radiograph
-from xray_lightning.errors import XRayError
+from xray_lightning.data.decode import DECODER_VERSION, BadImage, Resize, draft, fit, grey, open_image, read_bytes
+from xray_lightning.data.examine import digest_of
+from xray_lightning.data.parallel import in_order
+from xray_lightning.errors import XRayError, cache_errors
 
 log = logging.getLogger(__name__)
-LISTED = 20  # broken files that a message names
-DECODER_VERSION = 1  # part of the cache's name: raise it when decoding changes
 
 
-def decode(file: Path, size: int) -> np.ndarray:
-    """One grey image, (size, size) uint8, whatever the file's colour mode, stretched to a square.
+@dataclass(frozen=True)
+class PixelPlan:
+    """Where decoded images go and how they are made: (`size`, `size`) uint8, fitted by `resize`."""
 
-    16-bit grey is scaled from its full range, transparency shows black, resizing is antialiased. Raises
-    OSError, ValueError or SyntaxError, as Pillow does, for a file that is not a whole image.
-    """
-    with Image.open(file) as image:
-        return np.asarray(_grey(image).resize((size, size), Image.Resampling.BILINEAR))
+    root: Path
+    size: int  # pixels a side
+    resize: Resize
+    folder: Path  # of the cache
+
+    def fingerprint(self, digests: Sequence[str]) -> str:
+        """Names a cache: the same contents in the same order, decoded the same way, and nothing else."""
+        name = hashlib.blake2b(f"{DECODER_VERSION}:{self.size}:{self.resize}".encode(), digest_size=12)
+        for digest in digests:
+            name.update(f"\n{digest}".encode())
+        return name.hexdigest()
+
+    def path(self, digests: Sequence[str]) -> Path:
+        return self.folder / f"{self.fingerprint(digests)}.npy"
+
+    def open(self) -> RowsFile:
+        """A file that takes images until it is known what it must be called. The caller holds a lock on `root`."""
+        name = hashlib.blake2b(str(self.root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
+        return RowsFile(self.folder / f".{name}.part", (self.size, self.size), np.uint8)
+
+    def finish(self, rows: RowsFile, digests: Sequence[str]) -> None:
+        """Names the file by the digests of its images, and says beside it what it holds."""
+        path = self.path(digests)
+        rows.finish(path)
+        about = {"root": str(self.root.resolve()), "images": len(digests), "size": self.size, "resize": self.resize}
+        write_json(path.with_suffix(".json"), about | {"written": datetime.now().isoformat(timespec="seconds")})
+        log.info("Decoded %d images of %s at %d pixels into %s", len(digests), self.root.name, self.size, path)
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
-        values = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), layers).convert("L")
-    return image.convert("L")
-
-
-def fingerprint(rows: Sequence[Radiograph], size: int) -> str:
-    """Names a cache: the same contents in the same order, decoded the same way, and nothing else."""
-    digest = hashlib.blake2b(f"{DECODER_VERSION}:{size}".encode(), digest_size=12)
-    for row in rows:
-        digest.update(f"\n{row.digest}".encode())
-    return digest.hexdigest()
-
-
-def load_pixels(root: Path, rows: Sequence[Radiograph], size: int, cache_dir: Path) -> np.ndarray:
+def load_pixels(plan: PixelPlan, rows: Sequence[Radiograph]) -> np.ndarray:
     """The decoded images as a read-only memory map, (N, size, size) uint8, in the order of `rows`.
 
     Decodes what no run has decoded before; a second process that wants the same waits for the first. Raises
-    XRayError that lists the files which are no images.
+    XRayError for a file that changed since its digest was taken and for a folder that cannot be written to.
     """
-    path = cache_dir / f"{fingerprint(rows, size)}.npy"
-    shape = (len(rows), size, size)
+    digests = [row.digest for row in rows]
+    path = plan.path(digests)
+    shape = (len(rows), plan.size, plan.size)
     if not is_whole_array(path, np.uint8, shape):
-        try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
+        with cache_errors(plan.folder):
+            plan.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not is_whole_array(path, np.uint8, shape):
-                    _build(root, rows, size, path)
-        except OSError as error:
-            raise XRayError(
-                f"The decoded images cannot be written to {cache_dir} ({error.strerror or error}). "
-                "Choose another folder with paths.cache=<folder> or the variable XRAY_CACHE."
-            ) from error
+                    _build(plan, rows, RowsFile(path.with_suffix(".part"), shape[1:], np.uint8))
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _build(root: Path, rows: Sequence[Radiograph], size: int, path: Path) -> None:
-    unfinished = path.with_suffix(".part")
-    pixels = open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=(len(rows), size, size))
-    bad: list[str] = []
+def _build(plan: PixelPlan, rows: Sequence[Radiograph], file: RowsFile) -> None:
+    try:
+        for image in in_order(lambda row: _decoded(plan, row), rows, f"Decoding {plan.root.name}"):
+            file.append(image)
+        plan.finish(file, [row.digest for row in rows])
+    except BaseException:
+        file.discard()
+        raise
 
-    def fill(index: int) -> None:
-        try:
-            pixels[index] = decode(root / rows[index].path, size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            bad.append(f"{rows[index].path} ({error})")
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
-        for _ in progress(pool.map(fill, range(len(rows))), f"Decoding {root.name}", total=len(rows)):
-            pass
-    if bad:
-        unfinished.unlink()
-        more = [f"… and {len(bad) - LISTED} more"] * (len(bad) > LISTED)
-        shown = "\n  ".join(sorted(bad)[:LISTED] + more)
+def _decoded(plan: PixelPlan, row: Radiograph) -> np.ndarray:
+    file = plan.root / row.path
+    try:
+        content = read_bytes(file)
+        if digest_of(content) != row.digest:
+            raise BadImage("has changed")
+        return fit(grey(draft(open_image(content, file.suffix), plan.size)), plan.size, plan.resize)
+    except BadImage as problem:
         raise XRayError(
-            f"{len(bad)} of {len(rows)} files in {root} are not whole images:\n  {shown}\nReplace or remove them."
-        )
-    pixels.flush()
-    unfinished.replace(path)
-    log.info("Decoded %d images of %s at %d pixels into %s", len(rows), root.name, size, path)
+            f"{file} {problem}, though it was a whole image when this run began. Nothing was kept. Run it again."
+        ) from problem
+
+
+class ImageFiles:
+    """Looks like an array (N, 1, size, size) uint8, but decodes the files whenever it is indexed."""
+
+    def __init__(self, plan: PixelPlan, rows: Sequence[Radiograph]) -> None:
+        self.plan = plan
+        self.rows = rows
+        self.shape = (len(rows), 1, plan.size, plan.size)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
+        numbers = np.arange(len(self.rows))[chosen]
+        with ThreadPoolExecutor() as pool:
+            images = list(pool.map(lambda number: _decoded(self.plan, self.rows[number]), numbers))
+        return np.stack(images)[:, None]
+
+
+Images = np.ndarray | ImageFiles  # (N, 1, size, size) uint8

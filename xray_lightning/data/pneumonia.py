@@ -19,13 +19,13 @@ class PneumoniaDataModule(XRayDataModule):
     `__MACOSX/` entries are not images.
     """
 
-    layout: ClassVar = Layout(
+    layout = Layout(
         folders={c: [f"{split}/{c}" for split in ("train", "val", "test")] for c in ("NORMAL", "PNEUMONIA")},
         optional=frozenset({"val/NORMAL", "val/PNEUMONIA"}),
         official=_official,
         patient=kermany_patient,
     )
-    kaggle: ClassVar = KaggleSource(
+    kaggle = KaggleSource(
         handle="paultimothymooney/chest-xray-pneumonia",
         folder="chest_xray",
         counts={

@@ -1,25 +1,37 @@
 """Grouped, stratified splits: what belongs together stays together, and the counts are exact."""
 
+import csv
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 
 from xray_lightning.data.catalog import Radiograph
+from xray_lightning.errors import XRayError
 
 TRAIN, VAL, TEST = "train", "val", "test"
-UNUSED = "unused"  # an image outside the official test whose patient is in it
+UNUSED = "unused"  # an image outside the official test whose patient is in it, or one that a split file leaves out
+SIDES = (TRAIN, VAL, TEST)
 
 
-def split(rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: float | None, seed: int) -> list[str]:
+def split(
+    rows: Sequence[Radiograph],
+    *,
+    val_fraction: float,
+    test_fraction: float | None,
+    seed: int,
+    grouped: bool = True,
+) -> list[str]:
     """The side of each row: train, val, test or unused.
 
     Without `test_fraction`, test is the official one, and `val_fraction` is of each class of the rest. With
     it, ceil(fraction) of each class goes to test and to validation. Depends on the seed and on the files'
-    contents alone, not on their order. A group that holds several classes always trains.
+    contents alone, not on their order. A group that holds several classes always trains. Unless `grouped`,
+    each image is for itself, as in the plain stratified splits of most studies.
     """
-    groups = link_groups(rows)
+    groups = [row.group for row in rows] if grouped else [row.path for row in rows]
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
@@ -38,7 +50,7 @@ def split(rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: flo
         if len(labels) == 1:
             pools[labels.pop()].append(group)
     for label in sorted(pools):
-        pool = sorted(pools[label], key=lambda group: _shuffle_key(rows, members[group], seed))
+        pool = sorted(pools[label], key=lambda group: (_shuffle_key(rows, members[group], seed), group))
         for side, fraction in ((TEST, test_fraction), (VAL, val_fraction)):
             wanted = _ceil_share(sizes[label], fraction or 0.0)
             chosen = _exact_choice([len(members[g]) for g in pool], wanted)
@@ -48,22 +60,6 @@ def split(rows: Sequence[Radiograph], *, val_fraction: float, test_fraction: flo
             taken = set(chosen)
             pool = [g for position, g in enumerate(pool) if position not in taken]
     return sides
-
-
-def link_groups(rows: Sequence[Radiograph]) -> list[str]:
-    """A group key for each row: rows of one patient or with identical files, directly or in a chain, share it."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for row in rows:
-        a, b = root(f"group:{row.group}"), root(f"file:{row.digest}")
-        parent[max(a, b)] = min(a, b)
-    return [root(f"group:{row.group}") for row in rows]
 
 
 def _shuffle_key(rows: Sequence[Radiograph], indices: Sequence[int], seed: int) -> bytes:
@@ -94,3 +90,61 @@ def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
             chosen.append(n - 1)
             remaining -= sizes[n - 1]
     return chosen
+
+
+def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, str], int]:
+    """Images of the second side whose group is on the first side too, for each two sides that share a group."""
+    where: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, side in zip(rows, sides, strict=True):
+        where[row.group][side] += 1
+    shared: Counter[tuple[str, str]] = Counter()
+    for counts in where.values():
+        for position, one in enumerate(SIDES):
+            for other in SIDES[position + 1 :]:
+                if counts[one]:
+                    shared[one, other] += counts[other]
+    return {pair: count for pair, count in shared.items() if count}
+
+
+def read_split(path: Path, rows: Sequence[Radiograph]) -> list[str]:
+    """The side of each row from a CSV with `split` and `digest`, `path` or both, such as a run's catalog.csv.
+
+    Files are known by their digest where the list has one, so they may have been renamed or moved. Rows that
+    the list does not have are unused. Raises XRayError for a list that cannot be read, that names other sides
+    or images that are not there.
+    """
+    classes = {row.class_name for row in rows}
+    lines = [line for line in _read_lines(path) if line.get("class_name") in {*classes, None}]
+    by_digest = bool(lines) and "digest" in lines[0]
+    wanted = {(line.get("digest", ""), line.get("path", "")): line["split"] for line in lines}
+    any_copy = {line["digest"]: line["split"] for line in lines} if by_digest else {}
+    sides = []
+    for row in rows:
+        exact = wanted.get((row.digest if by_digest else "", row.path))
+        sides.append(exact or any_copy.get(row.digest, UNUSED))
+    present = {row.digest if by_digest else row.path for row in rows}
+    asked = {line["digest" if by_digest else "path"]: line for line in lines if line["split"] != UNUSED}
+    if lost := [line.get("path") or key for key, line in asked.items() if key not in present]:
+        raise XRayError(
+            f"{len(lost)} of {len(asked)} images in {path} are not in the data set, or have other contents: "
+            f"{', '.join(sorted(lost)[:5])}{', …' * (len(lost) > 5)}. The split can be repeated on the same files only."
+        )
+    return sides
+
+
+def _read_lines(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines = [{k: v for k, v in line.items() if k and v is not None} for line in csv.DictReader(file)]
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise XRayError(
+            f"dataset.split_file={path} cannot be read ({reason}). Give a CSV, such as a run's catalog.csv."
+        ) from error
+    if not lines or not all("split" in line and ("digest" in line or "path" in line) for line in lines):
+        raise XRayError(f"dataset.split_file={path} needs the columns split and digest or path in every line.")
+    if unknown := sorted({line["split"] for line in lines} - {*SIDES, UNUSED}):
+        raise XRayError(
+            f"dataset.split_file={path} has the split '{unknown[0]}'. Valid: {', '.join((*SIDES, UNUSED))}."
+        )
+    return lines

@@ -21,11 +21,11 @@ def log_examples(trainer: Trainer, data: XRayDataModule) -> None:
     labels = data.labels[rows]
     each = EXAMPLES // len(data.class_names)
     chosen = np.concatenate([rows[labels == c][:each] for c in range(len(data.class_names))])
-    images = data.pixels[chosen]
-    lines = [("", images)]
+    images = data.images[chosen]
+    lines = [("", images[:, 0])]
     if data.augment is not None and data.inputs.ndim == 4:
         generator = torch.Generator().manual_seed(data.seed)
-        augmented = data.augment(torch.from_numpy(images[:, None]), generator)
+        augmented = data.augment(torch.from_numpy(images), generator)
         lines.append(("augmented", augmented[:, 0].numpy()))
     figure = _example_figure([data.rows[row].class_name for row in chosen], lines)
     figure.suptitle("Training images" + (", synthetic" if data.synthetic else ""), fontsize=12)

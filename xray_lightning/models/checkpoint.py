@@ -14,6 +14,7 @@ from xray_lightning.errors import XRayError, why_unreadable
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 
 T = TypeVar("T")
+NOT_KEPT = ("_target_", "cache_dir", "cache", "augment", "split_file", "kaggle")  # of the machine, or of training alone
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -54,11 +55,11 @@ def load_classifier(path: Path) -> XRayClassifier:
     return model.eval()
 
 
-def data_card(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of the `dataset` configuration: what decides which images are its test."""
-    kept = {k: v for k, v in arguments.items() if k not in ("_target_", "cache_dir", "augment")}
+def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, Any]:
+    """What a checkpoint keeps of its data: the `dataset` configuration, the classes and the test images by content."""
+    kept = {k: v for k, v in arguments.items() if k not in NOT_KEPT} | {"classes": data.class_names}
     module, _, name = arguments["_target_"].rpartition(".")
-    return {"module": module, "class": name, "arguments": kept}
+    return {"module": module, "class": name, "arguments": kept, "test": test_digests(data)}
 
 
 def test_digests(data: XRayDataModule) -> list[str]:
@@ -66,30 +67,34 @@ def test_digests(data: XRayDataModule) -> list[str]:
     return sorted(data.rows[row].digest for row in data.rows_of(TEST))
 
 
-def refuse_other_test_images(card: Mapping[str, Any], data: XRayDataModule) -> None:
-    """Raises XRayError where the folder's test images are not those of training: others may have been trained on."""
-    before, now = Counter(card["data"].get("test", [])), Counter(test_digests(data))
+def refuse_missing_test_images(card: Mapping[str, Any], data: XRayDataModule) -> None:
+    """Raises XRayError unless the folder has all test images of the training, with the same contents."""
+    before, now = Counter(card["data"]["test"]), Counter(test_digests(data))
     if before != now:
         raise XRayError(
-            f"The test images in {data.root} are not those of the checkpoint's training: {(before - now).total()} of "
-            f"{before.total()} are missing and {(now - before).total()} are others, which may have been trained on. "
-            "Files were added, removed or changed since. Say where the same images are with dataset.root=<folder>."
+            f"{(before - now).total()} of {before.total()} test images of the checkpoint's training are not in "
+            f"{data.root}, or have other contents. Other images may have been trained on, so none are taken instead. "
+            "Say where the same images are with dataset.root=<folder>."
         )
 
 
-def load_data_module(card: Mapping[str, Any], root: str | None, cache_dir: Path) -> XRayDataModule:
-    """The data module a classifier was trained with, on the same split; `root` says where its images are now."""
+def load_data_module(card: Mapping[str, Any], **now: Any) -> XRayDataModule:
+    """The data module a classifier was trained with, for the test images of its training alone.
+
+    They are known by their contents, so files may have been added, renamed or moved since. `now` says what is
+    different today, such as `root` and `cache_dir`; None: as it was.
+    """
     saved = card.get("data")
-    if not isinstance(saved, dict) or not isinstance(saved.get("arguments"), dict):
+    if not isinstance(saved, dict) or not isinstance(saved.get("arguments"), dict) or "test" not in saved:
         raise XRayError("The checkpoint does not say which data it was trained on.")
     kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")
-    arguments = saved["arguments"] | {"cache_dir": str(cache_dir), "augment": None}
-    if root is not None:
-        arguments["root"] = root
+    arguments = saved["arguments"] | {k: v for k, v in now.items() if v is not None}
     try:
-        return kind(**arguments)
+        data = kind(**arguments | {"augment": None, "on_bad_image": "skip"})  # a bad test image is missed below
     except TypeError as error:
         raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
+    data.test_digests = saved["test"]
+    return data
 
 
 def _own_class(module: object, name: object, base: type[T], package: str) -> type[T]:

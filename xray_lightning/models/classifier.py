@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xray_lightning.data.batches import Batch
+from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
 
@@ -84,12 +85,12 @@ class XRayClassifier(LightningModule, ABC):
 
     def prepare_inputs(
         self,
-        pixels: np.ndarray,
+        pixels: Images,
         fingerprint: str,
         rows: np.ndarray,
         autocast: torch.dtype | None,
         cache_dir: Path,
-    ) -> np.ndarray:
+    ) -> Images:
         """What training and evaluation read in place of the images (N, 1, S, S); here the images themselves.
 
         A model whose first part never changes computes that part once for the rows named, in the precision

@@ -9,9 +9,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
 
-from xray_lightning.artifacts import is_whole_array
+from xray_lightning.artifacts import is_whole_array, write_zeros
 from xray_lightning.console import progress
-from xray_lightning.errors import XRayError
+from xray_lightning.data.pixels import Images
+from xray_lightning.errors import cache_errors
 
 log = logging.getLogger(__name__)
 CHUNK = 64  # images computed together; fixed, so that a feature does not depend on which others were asked for
@@ -31,23 +32,18 @@ class FeatureStore:
         self.marks = folder / f"{name}.done.npy"
         self.shape = (rows, width)
 
-    def filled(self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def filled(self, pixels: Images, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The read-only map, in which at least `rows` are computed: `embed` turns images into features.
 
         Raises XRayError where the folder cannot be written to.
         """
-        try:
+        with cache_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"):
                 self._fill(pixels, rows, embed)
-        except OSError as error:
-            raise XRayError(
-                f"Features cannot be written to {self.folder} ({error.strerror or error}). Choose another folder "
-                "with paths.cache=<folder> or XRAY_CACHE, or do without: model.cache_features=false."
-            ) from error
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
-    def _fill(self, pixels: np.ndarray, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> None:
+    def _fill(self, pixels: Images, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> None:
         features, done = self._open()
         chunks = [int(c) for c in np.unique(rows // CHUNK) if not done[c]]
         for chunk in progress(chunks, "Computing backbone features", total=len(chunks)):
@@ -62,6 +58,6 @@ class FeatureStore:
     def _open(self) -> tuple[np.memmap, np.memmap]:
         chunks = -(-self.shape[0] // CHUNK)
         if not (is_whole_array(self.path, np.float16, self.shape) and is_whole_array(self.marks, np.bool_, (chunks,))):
-            open_memmap(self.path, mode="w+", dtype=np.float16, shape=self.shape).flush()
-            open_memmap(self.marks, mode="w+", dtype=np.bool_, shape=(chunks,)).flush()
+            write_zeros(self.marks, (chunks,), np.bool_)
+            write_zeros(self.path, self.shape, np.float16)
         return open_memmap(self.path, mode="r+"), open_memmap(self.marks, mode="r+")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 from xray_lightning.models.features import FeatureStore
@@ -64,12 +65,12 @@ class FrozenResNet50Classifier(XRayClassifier):
 
     def prepare_inputs(
         self,
-        pixels: np.ndarray,
+        pixels: Images,
         fingerprint: str,
         rows: np.ndarray,
         autocast: torch.dtype | None,
         cache_dir: Path,
-    ) -> np.ndarray:
+    ) -> Images:
         """Features (N, 2048) float16 of the rows named, from the cache or computed now."""
         if not self.cache_features:
             return pixels

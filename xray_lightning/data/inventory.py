@@ -1,0 +1,112 @@
+"""What is known of the files of a data set, read once and kept while they stay as they are."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from filelock import FileLock
+
+from xray_lightning.artifacts import atomic_write
+from xray_lightning.data.decode import DECODER_VERSION, Resize
+from xray_lightning.data.examine import THUMB, Facts, examine, stamp
+from xray_lightning.data.parallel import in_order
+from xray_lightning.data.pixels import PixelPlan
+from xray_lightning.errors import cache_errors
+
+log = logging.getLogger(__name__)
+Known = dict[str, tuple[Facts, np.ndarray]]
+COLUMNS = [f.name for f in fields(Facts)]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Facts of each file asked for, in that order, and their thumbnails (N, 32, 32) uint8."""
+
+    facts: list[Facts]
+    thumbs: np.ndarray
+
+
+def take_inventory(root: Path, paths: Sequence[str], cache_dir: Path, plan: PixelPlan | None = None) -> Inventory:
+    """Examines the files below `root` that are new or have changed, and remembers them in `cache_dir`.
+
+    Where none is known yet, the pixels that `plan` describes are made of the same reading. Two processes that
+    ask at once read the files once. Raises XRayError where the cache cannot be written to.
+    """
+    name = hashlib.blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
+    store = cache_dir / "catalogs" / f"{name}.npz"
+    stamps = [stamp(root / path) for path in paths]
+    known = _load(store)
+    if _news(paths, stamps, known):
+        with cache_errors(store.parent):
+            store.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{store}.lock"):
+                known = _load(store)
+                if news := _news(paths, stamps, known):
+                    _examine_all(root, [paths[i] for i in news], known, plan if len(news) == len(paths) else None)
+                    _save(store, root, known)
+    thumbs = np.stack([known[path][1] for path in paths]) if paths else np.zeros((0, THUMB, THUMB), np.uint8)
+    return Inventory([known[path][0] for path in paths], thumbs)
+
+
+def _news(paths: Sequence[str], stamps: Sequence[str], known: Known) -> list[int]:
+    def changed(path: str, now: str) -> bool:
+        return path not in known or not now or known[path][0].stamp != now
+
+    return [i for i, (path, now) in enumerate(zip(paths, stamps, strict=True)) if changed(path, now)]
+
+
+def _examine_all(root: Path, paths: Sequence[str], known: Known, plan: PixelPlan | None) -> None:
+    size: int | None = plan.size if plan else None
+    resize: Resize = plan.resize if plan else "stretch"
+    rows = plan.open() if plan else None
+    try:
+        results = in_order(lambda path: examine(root / path, size, resize), paths, f"Reading {root.name}")
+        for path, (facts, thumb, pixels) in zip(paths, results, strict=True):
+            known[path] = (facts, thumb)
+            if rows is not None and pixels is not None:
+                rows.append(pixels)
+        if plan and rows is not None:
+            plan.finish(rows, [known[path][0].digest for path in paths if not known[path][0].problem])
+    except BaseException:
+        if rows is not None:
+            rows.discard()
+        raise
+    log.info("Read %d files of %s", len(paths), root)
+
+
+def _load(store: Path) -> Known:
+    """What was remembered, or nothing where that cannot be read or was written by other rules."""
+    try:
+        with np.load(store, allow_pickle=False) as archive:
+            if int(archive["version"]) != DECODER_VERSION:
+                return {}
+            columns = [archive[name].tolist() for name in COLUMNS]
+            paths, thumbs = archive["path"].tolist(), archive["thumbs"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+    return {
+        path: (Facts(*values), thumb)
+        for path, values, thumb in zip(paths, zip(*columns, strict=True), thumbs, strict=True)
+    }
+
+
+def _save(store: Path, root: Path, known: Known) -> None:
+    kept = {path: entry for path, entry in known.items() if (root / path).exists()}
+    rows = [asdict(facts) for facts, _ in kept.values()]
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
+    arrays: dict[str, Any] = {name: np.array(values, dtype=np.int64 if name in ("size", "width", "height") else np.str_)
+              for name, values in columns.items()}  # fmt: skip
+    with atomic_write(store, "wb") as file:
+        np.savez(
+            file,
+            version=DECODER_VERSION,
+            root=str(root.resolve()),
+            path=np.array(list(kept), dtype=np.str_),
+            thumbs=np.stack([thumb for _, thumb in kept.values()]) if kept else np.zeros((0, THUMB, THUMB), np.uint8),
+            **arrays,
+        )
