@@ -37,7 +37,8 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
     assert first is not None
-    _check_outputs(first)
+    if "run_name" in first:
+        _check_outputs(first)
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
         key = str(missing[0])
         raise XRayError(f"{key} must be given: {key}=<value>. --help shows examples.")
@@ -45,7 +46,7 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_outputs(cfg: DictConfig) -> None:
-    """The folder that every run writes to, before Hydra makes one in it."""
+    """The folder that runs write to, before Hydra makes one in it."""
     outputs = Path(cfg.paths.outputs)
     try:
         outputs.mkdir(parents=True, exist_ok=True)
@@ -130,6 +131,8 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     and seed becomes part of the run folders' names.
     """
     parsed = _parse(overrides)
+    if "trainer" not in cfg:
+        raise XRayError("This command does one thing at a time: run it without -m, once for each value.")
     if str(cfg.trainer.get("devices", 1)) != "1" or cfg.trainer.get("strategy"):
         raise XRayError(
             "A sweep (-m) runs each job on one device: trainer.devices and trainer.strategy cannot be set. "

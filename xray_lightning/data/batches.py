@@ -10,7 +10,7 @@ from torch import Tensor
 from xray_lightning.data.pixels import Images
 
 Batch = tuple[Tensor, Tensor]
-MAPPED_BYTES = 128 * 2**20  # of a file that stay in this process's memory; the page cache keeps the rest
+MAPPED_BYTES = 32 * 2**20  # of a file that stay in this process's memory; the page cache keeps the rest
 
 
 class RowSampler:

@@ -159,7 +159,7 @@ def kermany_patient(stem: str) -> str | None:
     `personN` restarts for bacteria and virus, so the subtype is part of the key; `NORMAL2-IM-0123` and
     `IM-0123` are different people, so the prefix is too. The last number counts a patient's images.
     """
-    if match := re.fullmatch(r"(person\d+)_(bacteria|virus)_\d+", stem):
+    if match := re.fullmatch(r"(person\d+)_(bacteria|virus)_\d+(?:_\d+)?", stem):
         return f"{match[1]}_{match[2]}"
     if match := re.fullmatch(r"((?:NORMAL2-)?IM-\d+)(?:-\d+)*", stem):
         return match[1]

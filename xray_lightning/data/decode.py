@@ -18,9 +18,11 @@ FORMATS = {  # by the suffix of a file's name, in lower case
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+PILLOW_FORMATS = sorted(set(FORMATS.values()))
 MOST_PIXELS = 89_478_485  # Pillow's own limit for a warning; a chest film has 4 to 16 million
 DRAFT = 256  # pixels a side that a scaled JPEG keeps at least: one decoding serves all sizes up to it
 DECODER_VERSION = 2  # part of the caches' names: raise it when any function here gives other values
+THUMB = 32  # pixels a side
 BLACK = 0
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS refuses them
@@ -45,7 +47,7 @@ def open_image(content: bytes, suffix: str) -> Image.Image:
     if not content:
         raise BadImage("is empty")
     try:
-        image = Image.open(BytesIO(content), formats=sorted(set(FORMATS.values())))
+        image = Image.open(BytesIO(content), formats=PILLOW_FORMATS)
     except UnidentifiedImageError as error:
         raise BadImage(f"is {_described(content)}") from error
     except Exception as error:  # of a damaged header Pillow raises whatever it stumbles over
@@ -88,7 +90,8 @@ def grey(image: Image.Image) -> Image.Image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             layers = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "black"), layers).convert("L")
-        return image.convert("L")
+        image.load()
+        return image if image.mode == "L" else image.convert("L")
     except MemoryError:
         raise
     except Exception as error:  # see open_image
@@ -103,9 +106,14 @@ def fit(image: Image.Image, size: int, resize: Resize = "stretch") -> np.ndarray
         image = ImageOps.pad(image, square, Image.Resampling.BILINEAR, BLACK)
     elif resize == "crop":
         image = ImageOps.fit(image, square, Image.Resampling.BILINEAR)
-    else:
+    elif image.size != square:
         image = image.resize(square, Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """(THUMB, THUMB) uint8, stretched. Its first, coarse step makes it three times as fast as `fit`."""
+    return np.asarray(image.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def decode(file: Path, size: int, resize: Resize = "stretch") -> np.ndarray:

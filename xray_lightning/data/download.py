@@ -21,14 +21,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from xray_lightning.arguments import check_arguments
 from xray_lightning.cli import command
+from xray_lightning.config import build, plain
 from xray_lightning.console import progress
 from xray_lightning.data.decode import FORMATS
 from xray_lightning.errors import XRayError
@@ -44,8 +46,8 @@ class KaggleSource:
     """Where a data set comes from, and how many images it has to have.
 
     `handle` is `owner/name`, or `owner/name/versions/2` to stay at one release. `folder` is the folder in the
-    archive that becomes `dataset.root`. `counts` maps each class folder, relative to that, to the published
-    number of images in it or in its `images` folder.
+    archive that becomes `dataset.root`, "." where the class folders lie at its top. `counts` maps each class
+    folder, relative to that, to the published number of images in it or in its `images` folder.
     """
 
     handle: str
@@ -145,9 +147,10 @@ def _reason(source: KaggleSource, status: int | None) -> str:
 
 
 def _by_hand(source: KaggleSource, root: Path) -> str:
+    moved = "what it holds" if source.folder == "." else f"its folder '{source.folder}'"
     return (
-        f"To fetch it by hand: download the archive from {source.page}, unpack it, and move its folder "
-        f"'{source.folder}' to {root} (or point dataset.root to it)."
+        f"To fetch it by hand: download the archive from {source.page}, unpack it, and move {moved} to {root} "
+        "(or point dataset.root to it)."
     )
 
 
@@ -219,7 +222,7 @@ def _files(folder: Path, cache: Path) -> list[Path]:
         at = Path(here)
         if at.resolve() != at:
             raise XRayError(f"{at} in the archive leads to {at.resolve()}. Nothing was laid out.")
-        junk = {"__MACOSX", folder.name} if at == folder else {"__MACOSX"}
+        junk = {"__MACOSX", folder.name} if at == folder != cache else {"__MACOSX"}
         folders[:] = [name for name in folders if name not in junk and not name.startswith(".")]
         names = [name for name in names if not name.startswith(".")]
         for path in (at / name for name in folders + names):
@@ -269,10 +272,29 @@ def _disk_errors(doing: str, way_out: str = "") -> Iterator[None]:
         raise XRayError(f"{doing} failed: {error.strerror}\n\n{advice}") from error
 
 
+def source_of(dataset: DictConfig) -> KaggleSource:
+    """Where a data set comes from: its configuration's `kaggle` node, or where there is none what its class says.
+
+    Raises XRayError where neither says it, or the node is not complete.
+    """
+    node = plain(dataset.get("kaggle"))
+    if node is None:
+        source = getattr(get_object(dataset._target_), "kaggle", None)
+        if source is None:
+            raise XRayError(
+                f"The data set {dataset.name} does not say where it can be downloaded. Add a kaggle node to its YAML "
+                "file (conf/dataset/folder.yaml shows one), or put the images in place and name them: dataset.root=…"
+            )
+        return source
+    if lacking := sorted({"_target_", *(field.name for field in fields(KaggleSource))} - set(node)):
+        raise XRayError(f"dataset.kaggle lacks {', '.join(lacking)}. conf/dataset/folder.yaml shows a complete one.")
+    check_arguments(OmegaConf.create({"dataset": {"kaggle": node}}))
+    return build(node)
+
+
 @command("download")
 def main(cfg: DictConfig) -> None:
-    source: KaggleSource = get_object(cfg.dataset._target_).kaggle
-    print(f"The images are in {download(source, cfg.dataset.root)}")
+    print(f"The images are in {download(source_of(cfg.dataset), cfg.dataset.root)}")
 
 
 if __name__ == "__main__":

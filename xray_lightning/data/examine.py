@@ -7,9 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from xray_lightning.data.decode import DRAFT, BadImage, Resize, draft, fit, grey, open_image, read_bytes
+from xray_lightning.data.decode import (
+    DRAFT,
+    THUMB,
+    BadImage,
+    Resize,
+    draft,
+    fit,
+    grey,
+    open_image,
+    read_bytes,
+    thumbnail,
+)
 
-THUMB = 32  # pixels a side
 RACY = 100_000_000  # ns: a file changed so shortly ago may change again without a new time stamp
 
 
@@ -55,7 +65,7 @@ def examine(file: Path, size: int | None, resize: Resize) -> tuple[Facts, np.nda
         image = open_image(content, file.suffix)
         header = (str(image.format), image.mode, image.width, image.height)
         whole = grey(draft(image, DRAFT))
-        thumb = fit(whole, THUMB)
+        thumb = thumbnail(whole)
         pixels = None
         if size is not None:
             if size > DRAFT:  # may want more than the thumbnail's decoding kept

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
 
 from xray_lightning.artifacts import atomic_write
-from xray_lightning.data.decode import DECODER_VERSION, Resize
-from xray_lightning.data.examine import THUMB, Facts, examine, stamp
+from xray_lightning.data.decode import DECODER_VERSION, THUMB, Resize
+from xray_lightning.data.examine import Facts, examine, stamp
 from xray_lightning.data.parallel import in_order
 from xray_lightning.data.pixels import PixelPlan
 from xray_lightning.errors import cache_errors
@@ -66,8 +65,11 @@ def _examine_all(root: Path, paths: Sequence[str], known: Known, plan: PixelPlan
     rows = plan.open() if plan else None
     try:
         results = in_order(lambda path: examine(root / path, size, resize), paths, f"Reading {root.name}")
-        for path, (facts, thumb, pixels) in zip(paths, results, strict=True):
-            known[path] = (facts, thumb)
+        # one array for all: many small ones between the images that come and go would keep memory in pieces
+        thumbs = np.empty((len(paths), THUMB, THUMB), dtype=np.uint8)
+        for position, (facts, thumb, pixels) in enumerate(results):
+            thumbs[position] = thumb
+            known[paths[position]] = (facts, thumbs[position])
             if rows is not None and pixels is not None:
                 rows.append(pixels)
         if plan and rows is not None:
@@ -86,13 +88,10 @@ def _load(store: Path) -> Known:
             if int(archive["version"]) != DECODER_VERSION:
                 return {}
             columns = [archive[name].tolist() for name in COLUMNS]
-            paths, thumbs = archive["path"].tolist(), archive["thumbs"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            lines = zip(archive["path"].tolist(), zip(*columns, strict=True), archive["thumbs"], strict=True)
+            return {path: (Facts(*values), thumb) for path, values, thumb in lines}
+    except Exception:  # of a damaged archive NumPy and zipfile raise whatever they stumble over
         return {}
-    return {
-        path: (Facts(*values), thumb)
-        for path, values, thumb in zip(paths, zip(*columns, strict=True), thumbs, strict=True)
-    }
 
 
 def _save(store: Path, root: Path, known: Known) -> None:

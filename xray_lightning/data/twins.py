@@ -10,7 +10,7 @@ import numpy as np
 
 from xray_lightning.artifacts import write_csv
 from xray_lightning.console import progress
-from xray_lightning.data.examine import THUMB
+from xray_lightning.data.decode import THUMB
 from xray_lightning.errors import cache_errors
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> l
     """Pairs of different files that show one film, remembered in `cache_dir` by the contents compared."""
     order = {digest: position for position, digest in enumerate(digests)}
     known = sorted(order)
-    key = hashlib.blake2b("\n".join([str(TWIN_VERSION), *known]).encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b("\n".join([f"{TWIN_VERSION}:{THRESHOLD}", *known]).encode(), digest_size=12).hexdigest()
     path = cache_dir / "catalogs" / f"{key}.twins.csv"
     found = _read(path)
     if found is None:

@@ -3,13 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
 
-from xray_lightning.artifacts import is_whole_array, write_zeros
+from xray_lightning.artifacts import is_whole_array, write_json, write_zeros
 from xray_lightning.console import progress
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import cache_errors
@@ -60,4 +61,8 @@ class FeatureStore:
         if not (is_whole_array(self.path, np.float16, self.shape) and is_whole_array(self.marks, np.bool_, (chunks,))):
             write_zeros(self.marks, (chunks,), np.bool_)
             write_zeros(self.path, self.shape, np.float16)
+            about = {"rows": self.shape[0], "width": self.shape[1]}
+            write_json(
+                self.path.with_suffix(".json"), about | {"written": datetime.now().isoformat(timespec="seconds")}
+            )
         return open_memmap(self.path, mode="r+"), open_memmap(self.marks, mode="r+")

@@ -1,0 +1,202 @@
+"""Looks at a data set before anything is trained on it: leaks, copies, shortcuts, broken files, missing files.
+
+python -m xray_lightning.data.audit dataset=pneumonia
+python -m xray_lightning.data.audit dataset=covid against=pneumonia
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from xray_lightning.artifacts import atomic_write, write_csv, write_json
+from xray_lightning.cli import command
+from xray_lightning.config import CONF, build
+from xray_lightning.data.audit_figures import films_figure, pairs_figure
+from xray_lightning.data.audit_report import report
+from xray_lightning.data.catalog import Radiograph, write_catalog
+from xray_lightning.data.collection import Collection
+from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.overlap import NEAR, Shared, across_classes, across_patients, across_sides, between, within
+from xray_lightning.data.shortcuts import exposure, find_shortcuts
+from xray_lightning.data.splits import TEST, TRAIN
+from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.evaluation.figures import save_figure
+
+log = logging.getLogger(__name__)
+PAIRS_SHOWN = 24
+
+
+def audit(data: XRayDataModule, other: XRayDataModule | None, folder: Path) -> dict[str, Any]:
+    """Writes audit.md, audit.json, catalog.csv, lists of shared images and figures; returns what audit.json holds."""
+    collection = _catalogued(data)
+    pairs = within(collection)
+    record: dict[str, Any] = {
+        "dataset": data.name,
+        "root": str(data.root),
+        "synthetic": data.synthetic,
+        "images": data.counts(),
+        "published": _published(data, collection),
+        "bad": collection.bad,
+        "shared": _summary(data, pairs),
+        "files": _files(collection.rows, data.class_names),
+        "exposure": _exposure(collection, data.class_names),
+        "shortcuts": [
+            {"attribute": s.attribute, "balanced_accuracy": s.balanced_accuracy, "index": s.index,
+             "tells": s.told(), "hints": s.hinted()}
+            for s in find_shortcuts(collection.rows, collection.thumbs, data.class_names)
+        ],
+    }  # fmt: skip
+    write_catalog(folder / "catalog.csv", data.rows, data.sides)
+    listed = [*pairs, *(p for p in across_sides(data.rows, data.sides, []))]
+    _write_pairs(folder / "shared.csv", listed, data, data)
+    save_figure(films_figure(collection, data.class_names, str(data.name)), folder / "figures" / "films.png")
+    shown = sorted((p for p in pairs if p.kind == NEAR), key=lambda p: p.likeness or 0)[:PAIRS_SHOWN]
+    if shown:
+        save_figure(pairs_figure(shown, data, data), folder / "figures" / "shared.png")
+    if other is not None:
+        record["against"] = _against(data, collection, other, folder)
+    write_json(folder / "audit.json", record)
+    with atomic_write(folder / "audit.md") as file:
+        file.write(report(record))
+    return record
+
+
+def _catalogued(data: XRayDataModule) -> Collection:
+    data.catalog()
+    assert data.collection is not None
+    if not data.rows:
+        raise XRayError(f"{data.root} holds not a single whole image.")
+    return data.collection
+
+
+def _published(data: XRayDataModule, collection: Collection) -> dict[str, dict[str, int]]:
+    """Images found in each folder, bad ones included, and how many its publisher counts."""
+    if data.kaggle is None:
+        return {}
+    paths = [*(row.path for row in collection.rows), *collection.bad]
+    found = Counter(f for path in paths for f in data.kaggle.counts if path.startswith(f"{f}/"))
+    return {folder: {"published": n, "found": found[folder]} for folder, n in data.kaggle.counts.items()}
+
+
+def _summary(data: XRayDataModule, pairs: Sequence[Shared]) -> dict[str, Any]:
+    rows, sides = data.rows, data.sides
+    kinds = ("identical", "near-identical", "same patient")
+
+    def counted(some: Sequence[Shared]) -> dict[str, int]:
+        counts = Counter(pair.kind for pair in some)
+        return {kind: counts[kind] for kind in kinds}
+
+    parted = across_sides(rows, sides, pairs)
+    by_sides = Counter(" and ".join(sorted((sides[p.a], sides[p.b]))) for p in parted)
+    groups = Counter(row.group for row in rows)
+    return {
+        "pairs": counted(pairs),
+        "two splits": counted(parted) | {"which": dict(by_sides)},
+        "two classes": counted(across_classes(rows, pairs)),
+        "two patients": counted(across_patients(rows, pairs)),
+        "groups": len(groups),
+        "largest group": max(groups.values()),
+        "patients": len({row.patient for row in rows if row.patient}),
+        "without a patient": sum(not row.patient for row in rows),
+    }
+
+
+def _files(rows: Sequence[Radiograph], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    files = {}
+    for name in classes:
+        own = [row for row in rows if row.class_name == name]
+        sizes = Counter(f"{row.width}x{row.height}" for row in own)
+        files[name] = {
+            "formats": dict(Counter(row.format for row in own).most_common()),
+            "modes": dict(Counter(row.mode for row in own).most_common()),
+            "sources": dict(Counter(row.source for row in own if row.source).most_common()),
+            "sizes": len(sizes),
+            "commonest_size": list(sizes.most_common(1)[0]) if sizes else None,
+            "median_width": float(np.median([row.width for row in own])) if own else None,
+            "median_height": float(np.median([row.height for row in own])) if own else None,
+        }
+    return files
+
+
+def _exposure(collection: Collection, classes: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Quartiles of each grey statistic over the images of each class."""
+    names = np.array([row.class_name for row in collection.rows])
+    return {
+        name: {
+            key: np.quantile(values[names == name], [0.25, 0.5, 0.75]).round(1).tolist()
+            for key, values in exposure(collection.thumbs).items()
+        }
+        for name in classes
+        if (names == name).any()
+    }
+
+
+def _against(data: XRayDataModule, collection: Collection, other: XRayDataModule, folder: Path) -> dict[str, Any]:
+    """How many images of each class, and of each side, the other data set has too, and on which of its sides."""
+    pairs = between(collection, _catalogued(other))
+    _write_pairs(folder / f"shared_with_{other.name}.csv", pairs, data, other)
+    if pairs:
+        shown = sorted(pairs, key=lambda p: p.likeness or 0)[:PAIRS_SHOWN]
+        save_figure(pairs_figure(shown, data, other), folder / "figures" / f"shared_with_{other.name}.png")
+    classes: dict[str, dict[str, Any]] = {}
+    for name in data.class_names:
+        own = [p for p in pairs if data.rows[p.a].class_name == name]
+        cells = {(p.a, other.rows[p.b].class_name, other.sides[p.b]) for p in own}
+        classes[name] = {
+            "images": sum(row.class_name == name for row in data.rows),
+            "shared": len({p.a for p in own}),
+            "where": dict(Counter(f"{c} ({side})" for _, c, side in sorted(cells)).most_common()),
+        }
+    meetings = Counter((data.sides[p.a], other.sides[p.b]) for p in pairs)
+    return {
+        "dataset": other.name,
+        "root": str(other.root),
+        "pairs": dict(Counter(p.kind for p in pairs)),
+        "classes": classes,
+        "trained here, tested there": meetings[TRAIN, TEST],
+        "trained there, tested here": meetings[TEST, TRAIN],
+    }
+
+
+def _write_pairs(path: Path, pairs: Sequence[Shared], a: XRayDataModule, b: XRayDataModule) -> None:
+    header = ["kind", "likeness", *(f"{c}_{n}" for n in "ab" for c in ("path", "class", "patient", "split"))]
+
+    def side(data: XRayDataModule, position: int) -> list[str]:
+        row = data.rows[position]
+        return [row.path, row.class_name, row.patient, data.sides[position]]
+
+    lines = ([p.kind, "" if p.likeness is None else f"{p.likeness:.4f}", *side(a, p.a), *side(b, p.b)] for p in pairs)
+    write_csv(path, header, lines)
+
+
+def _other(name: str, overrides: Sequence[str]) -> XRayDataModule:
+    from hydra import compose
+
+    options = sorted(p.stem for p in (CONF / "dataset").glob("*.yaml") if p.stem not in ("base", "checkpoint"))
+    if name not in options:
+        raise XRayError(f"against={name} names no data set. {did_you_mean(name, options)}")
+    kept = [o for o in overrides if o.startswith(("paths.", "cache="))]
+    return build(compose("audit", [*kept, f"dataset={name}"]).dataset, on_leak="warn", on_bad_image="skip")
+
+
+@command("audit")
+def main(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from rich import get_console
+    from rich.markdown import Markdown
+
+    data = build(cfg.dataset, on_leak="warn", on_bad_image="skip")
+    other = _other(cfg.against, HydraConfig.get().overrides.task) if cfg.against else None
+    folder = Path(cfg.paths.run)
+    record = audit(data, other, folder)
+    get_console().print(Markdown(report(record)))
+    log.info("Written to %s: audit.md, audit.json, catalog.csv, shared.csv and figures/", folder)
+
+
+if __name__ == "__main__":
+    main()
