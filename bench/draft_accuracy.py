@@ -17,7 +17,7 @@ from PIL import Image
 from timing import table
 
 from xray_lightning.config import CONF, build, register_resolvers
-from xray_lightning.data import decode
+from xray_lightning.data import decode, examine
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import VAL
 from xray_lightning.evaluation.metrics import scalar_metrics
@@ -29,7 +29,7 @@ WAYS = {"full decoding": 10**6, "scaled decoding": 1}  # least number of pixels 
 
 
 def trained(way: str, size: int, seed: int, epochs: int, folder: Path) -> tuple[XRayClassifier, XRayDataModule]:
-    decode.DRAFT = WAYS[way]
+    decode.DRAFT = examine.DRAFT = WAYS[way]
     overrides = [
         "dataset=pneumonia", "model=cnn", "logger=csv", f"dataset.image_size={size}", f"seed={seed}",
         f"trainer.max_epochs={epochs}", f"paths.cache={folder / way}", f"paths.run={folder / way / str(seed)}",

@@ -2,12 +2,26 @@
 
 import csv
 import json
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.lib.format import open_memmap
 
-from xray_lightning.artifacts import atomic_write, read_json, write_csv, write_json
+from xray_lightning.artifacts import (
+    RowsFile,
+    atomic_write,
+    is_whole_array,
+    read_json,
+    write_csv,
+    write_json,
+    write_zeros,
+)
+
+NOT_UNICODE = os.fsdecode(b"caf\xe9.png")
 
 
 def test_atomic_write_creates_missing_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
@@ -108,3 +122,125 @@ def test_rows_that_fail_halfway_leave_the_old_csv(tmp_path: Path) -> None:
         write_csv(target, ["n"], ([1 / n] for n in (1, 0)))
     assert target.read_text() == "n\n1\n"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_names_that_are_no_unicode_are_written_as_they_are(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["path"], [[NOT_UNICODE], ["größe.png"]])
+    assert (tmp_path / "a.csv").read_bytes() == b"path\ncaf\xe9.png\n" + "größe.png\n".encode()
+    with (tmp_path / "a.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert list(csv.reader(file)) == [["path"], [NOT_UNICODE], ["größe.png"]]
+
+
+def test_json_with_names_that_are_no_unicode_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"root": NOT_UNICODE})
+    assert read_json(tmp_path / "a.json") == {"root": NOT_UNICODE}
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 1234])
+@pytest.mark.parametrize(("shape", "dtype"), [((), np.bool_), ((3,), np.float16), ((2, 4), np.uint8), ((0,), np.int64)])
+def test_rows_come_back_as_an_array(tmp_path: Path, count: int, shape: tuple[int, ...], dtype: type) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
+    rows = RowsFile(tmp_path / "folder" / "a.part", shape, dtype)
+    for row in values:
+        rows.append(row)
+    rows.finish(tmp_path / "folder" / "a.npy")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["a.npy"]
+    np.save(tmp_path / "b.npy", values)
+    for mode in (None, "r"):
+        found, expected = (np.load(f, mmap_mode=mode) for f in (tmp_path / "folder" / "a.npy", tmp_path / "b.npy"))
+        assert found.dtype == expected.dtype and found.shape == expected.shape
+        assert found.flags.c_contiguous and np.array_equal(found, expected)
+    assert is_whole_array(tmp_path / "folder" / "a.npy", dtype, (count, *shape))
+
+
+def test_rows_of_any_layout_and_type_are_written_alike(tmp_path: Path) -> None:
+    values = np.arange(12).reshape(3, 4)
+    rows = RowsFile(tmp_path / "a.part", (3, 4), np.float32)
+    for row in (values, np.asfortranarray(values), values[:, ::-1][:, ::-1], values.astype(">f8")):
+        rows.append(row)
+    rows.finish(tmp_path / "a.npy")
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.stack([values] * 4).astype(np.float32))
+
+
+def test_until_it_is_finished_a_file_of_rows_replaces_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    rows = RowsFile(tmp_path / "a.part", (), np.float64)
+    rows.append(np.ones(()))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.zeros(3))
+    rows.finish(tmp_path / "a.npy")
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.ones(1))
+
+
+def test_discarded_rows_leave_no_file(tmp_path: Path) -> None:
+    rows = RowsFile(tmp_path / "a.part", (2,), np.uint8)
+    rows.append(np.zeros(2))
+    rows.discard()
+    rows.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_is_not_discarded(tmp_path: Path) -> None:
+    rows = RowsFile(tmp_path / "a.part", (2,), np.uint8)
+    rows.finish(tmp_path / "a.npy")
+    rows.discard()
+    assert is_whole_array(tmp_path / "a.npy", np.uint8, (0, 2))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5,), (1000, 7)])
+def test_zeros_can_be_mapped_and_changed(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    for _ in range(2):
+        write_zeros(tmp_path / "a.npy", shape, np.float16)
+        assert is_whole_array(tmp_path / "a.npy", np.float16, shape)
+        assert not np.load(tmp_path / "a.npy").any()
+        array = open_memmap(tmp_path / "a.npy", mode="r+")
+        array[:] = 1
+        array.flush()
+        assert np.load(tmp_path / "a.npy").all()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow above 256 KiB."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_zeros_that_find_no_room_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(3))
+    for shape in ((2**19,), (3, 2**17)):
+        with pytest.raises(OSError):
+            write_zeros(tmp_path / "a.npy", shape, np.uint8)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+    assert np.load(tmp_path / "a.npy").all()
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_rows_that_find_no_room_can_be_discarded(tmp_path: Path) -> None:
+    rows = RowsFile(tmp_path / "a.part", (1000,), np.uint8)
+    with pytest.raises(OSError):
+        for _ in range(300):
+            rows.append(np.ones(1000))
+        rows.finish(tmp_path / "a.npy")
+    rows.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_array_is_whole_with_its_last_byte_and_as_asked_for_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    np.save(file, np.ones((4, 3), dtype=np.uint8))
+    assert is_whole_array(file, np.uint8, (4, 3))
+    for dtype, shape in ((np.int8, (4, 3)), (np.uint8, (3, 4)), (np.uint8, (12,)), (np.uint8, (4, 3, 1))):
+        assert not is_whole_array(file, dtype, shape)
+    whole = file.read_bytes()
+    for length in (0, 5, 60, 128, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        assert not is_whole_array(file, np.uint8, (4, 3))
+    assert not is_whole_array(tmp_path / "nothing.npy", np.uint8, (4, 3))
+    assert not is_whole_array(tmp_path, np.uint8, (4, 3))
+    np.savez(tmp_path / "b.npz", a=np.ones((4, 3), dtype=np.uint8))
+    assert not is_whole_array(tmp_path / "b.npz", np.uint8, (4, 3))

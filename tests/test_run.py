@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 from xray_lightning.data.splits import TEST
 from xray_lightning.errors import XRayError
@@ -57,6 +58,20 @@ def test_scoring_a_checkpoint_again_gives_the_same_digits(
     assert scores(again) == scores(trained)
     first, second = ((tmp_path / run / "predictions.csv").read_text() for run in ("run", "again"))
     assert first == second
+
+
+@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+def test_without_a_cache_the_scores_are_the_same_and_nothing_is_written(
+    configure: Configure, tmp_path: Path, model: list[str]
+) -> None:
+    cached = train(configure(*model))
+    nowhere = ["cache=off", f"paths.cache={tmp_path / 'cache'}"]
+    direct = train(configure(*model, *nowhere, run="direct"))
+    assert scores(direct) == scores(cached)
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    again = score(configure(f"ckpt={ckpt}", *nowhere, config="test", run="again"))
+    assert scores(again) == scores(cached)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_checkpoint_scores_without_the_run_that_made_it(configure: Configure, tmp_path: Path) -> None:
@@ -118,6 +133,12 @@ def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None
         ("callbacks.early_stopping.monitor=val/auroq", "val/auroq"),
         ("dataset.augment.scale=[]", "two shares"),
         ("dataset.root=nowhere", "data.download dataset=pneumonia"),
+        ("dataset.resize=streched", "Did you mean stretch"),
+        ("dataset.split=patient", "grouped"),
+        ("dataset.split_file=nowhere.csv", r"nowhere\.csv cannot be read"),
+        ("dataset.on_leak=warm", "Did you mean warn"),
+        ("dataset.on_bad_image=skipp", "Did you mean skip"),
+        ("cache=of", r"cache='of' is not valid\. .*off"),
         ("trainer.accelerator=gpu", "trainer=cpu"),
         ("+trainer.fast_dev_run=true", "without a checkpoint"),
     ],
@@ -165,8 +186,62 @@ def test_other_test_images_than_those_of_training_are_refused(
     fewer = shutil.copytree(phantoms / "COVID-19_Radiography_Dataset", tmp_path / "fewer")
     tested = predictions(tmp_path / "run")[0]["path"]
     (fewer / tested).unlink()
-    with pytest.raises(XRayError, match=r"1 of \d+ are missing"):
+    with pytest.raises(XRayError, match=r"1 of \d+ test images"):
         score(configure(f"ckpt={ckpt}", f"dataset.root={fewer}", config="test", run="again"))
+
+
+def test_files_added_and_renamed_since_training_change_no_score(
+    configure: Configure, phantoms: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(phantoms / "COVID-19_Radiography_Dataset", tmp_path / "data")
+    trained = train(configure("dataset=covid", f"dataset.root={root}"))
+    for number, file in enumerate(sorted(root.glob("*/images/*"))):
+        Image.open(file).rotate(90).save(file.with_name(f"new-{number}.png"))
+        file.rename(file.with_name(f"{number % 3}-{file.name}"))
+    again = score(configure(f"ckpt={tmp_path / 'run/checkpoints/best.ckpt'}", config="test", run="again"))
+    assert scores(again) == pytest.approx(scores(trained), rel=1e-6)
+    assert again["confusion_matrix"] == trained["confusion_matrix"]
+    assert again["images"] == {TEST: trained["images"][TEST]}
+
+
+def test_a_split_that_leaks_is_noted_with_its_scores(
+    configure: Configure, phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(phantoms / "COVID-19_Radiography_Dataset", tmp_path / "data")
+    for file in sorted(root.glob("*/images/*")):
+        Image.open(file).point(lambda value: 0.9 * value).save(file.with_suffix(".jpg"), quality=70)
+    settings = ["dataset=covid", f"dataset.root={root}"]
+    train(configure(*settings, run="grouped"))
+    assert "leak" not in (tmp_path / "grouped/metrics.json").read_text() + caplog.text
+    record = train(configure(*settings, "dataset.split=reference", run="reference"))
+    assert any(note.startswith("leaks: ") for note in record["notes"])
+    assert "This split leaks: " in caplog.text
+    listed = f"dataset.split_file={tmp_path / 'reference/catalog.csv'}"
+    with pytest.raises(XRayError, match=r"This split leaks: .*dataset\.on_leak=warn"):
+        train(configure(*settings, listed, run="refused"))
+    repeated = train(configure(*settings, listed, "dataset.on_leak=warn", run="repeated"))
+    assert (scores(repeated), repeated["notes"]) == (scores(record), record["notes"])
+
+
+def test_a_checkpoint_of_a_split_file_scores_without_it(configure: Configure, tmp_path: Path) -> None:
+    train(configure("dataset.split_seed=4", run="first"))
+    (tmp_path / "first/catalog.csv").rename(tmp_path / "split.csv")
+    trained = train(configure(f"dataset.split_file={tmp_path / 'split.csv'}"))
+    (tmp_path / "split.csv").unlink()
+    again = score(configure(f"ckpt={tmp_path / 'run/checkpoints/best.ckpt'}", config="test", run="again"))
+    assert scores(again) == scores(trained)
+
+
+def test_bad_files_end_a_run_or_are_named_in_its_record(configure: Configure, phantoms: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(phantoms / "chest_xray", tmp_path / "data")
+    (root / "train/NORMAL/page.jpeg").write_bytes(b"<html>")
+    (root / "test/NORMAL/empty.jpeg").write_bytes(b"")
+    with pytest.raises(XRayError, match=r"(?s)test/NORMAL/empty\.jpeg is empty.*train/NORMAL/page\.jpeg is a web page"):
+        train(configure(f"dataset.root={root}", run="stopped"))
+    record = train(configure(f"dataset.root={root}", "dataset.on_bad_image=skip"))
+    assert record["bad_images"].keys() == {"test/NORMAL/empty.jpeg", "train/NORMAL/page.jpeg"}
+    assert scores(record) == scores(train(configure(run="whole")))
+    assert "page.jpeg" not in (tmp_path / "run/catalog.csv").read_text()
 
 
 def test_scoring_takes_no_other_data_setting_than_the_root(configure: Configure, tmp_path: Path) -> None:

@@ -76,8 +76,24 @@ def covid_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_row() -> Callable[..., Radiograph]:
-    def row(path: str, label: int = 0, group: str = "", official: str = "", digest: str = "") -> Radiograph:
+    def row(
+        path: str, label: int = 0, group: str = "", official: str = "", digest: str = "", patient: str = ""
+    ) -> Radiograph:
         digest = digest or f"digest of {path}"
-        return Radiograph(path, label, f"class{label}", group or digest, official, size=1, digest=digest)
+        return Radiograph(
+            path=path,
+            label=label,
+            class_name=f"class{label}",
+            patient=patient,
+            source="",
+            official=official,
+            format="PNG",
+            mode="L",
+            width=12,
+            height=12,
+            size=1,
+            digest=digest,
+            group=group or patient or digest,
+        )
 
     return row

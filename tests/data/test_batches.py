@@ -1,12 +1,18 @@
 """Which rows a batch holds, in which order, and in which process."""
 
+from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from xray_lightning.data import batches as module
 from xray_lightning.data.batches import BatchLoader, RowSampler
+from xray_lightning.data.catalog import Radiograph
+from xray_lightning.data.examine import digest_of
+from xray_lightning.data.pixels import ImageFiles, PixelPlan, load_pixels
 
 ROWS = np.array([3, 5, 8, 9, 12, 20, 21, 22, 30, 31, 40])
 
@@ -134,3 +140,60 @@ def test_rows_left_over_in_training_change_with_the_epoch() -> None:
             sampler.set_epoch(epoch)
             seen |= set(drawn(loader(sampler)))
     assert seen == set(ROWS.tolist())
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> np.ndarray:
+    """A read-only map of 64 images of 64 KiB, (64, 1, 256, 256)."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (64, 256, 256), dtype=np.uint8))
+    return np.load(tmp_path / "a.npy", mmap_mode="r")[:, None]
+
+
+@pytest.mark.parametrize("limit", [1, 300_000])
+def test_giving_memory_back_changes_no_batch(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    def epoch() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(BatchLoader(mapped, np.arange(64), RowSampler(np.arange(64), seed=1), 3))
+
+    whole = epoch()
+    monkeypatch.setattr(module, "MAPPED_BYTES", limit)
+    for _ in range(2):
+        for (images, labels), (expected, numbers) in zip(epoch(), whole, strict=True):
+            assert torch.equal(images, expected) and torch.equal(labels, numbers)
+    assert np.array_equal(mapped, np.load(mapped.base.filename)[:, None])
+
+
+def resident(file: str) -> int:
+    """Bytes of a mapped file that this process holds in memory."""
+    parts = Path("/proc/self/smaps").read_text().split(file)[1:]
+    return sum(int(part.split("Rss:")[1].split()[0]) * 1024 for part in parts)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_memory_of_a_map_is_given_back_while_it_is_read(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = BatchLoader(mapped, np.arange(64), RowSampler(np.arange(64), seed=1), 4)
+    for _ in batches:
+        pass
+    assert resident(mapped.base.filename) >= mapped.nbytes
+    monkeypatch.setattr(module, "MAPPED_BYTES", 4 * 65536)
+    assert max(resident(mapped.base.filename) for _ in batches) < mapped.nbytes
+    assert resident(mapped.base.filename) <= mapped.nbytes // 4
+
+
+def test_arrays_in_memory_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = orders(seed=3)
+    monkeypatch.setattr(module, "MAPPED_BYTES", 0)
+    assert orders(seed=3) == before
+
+
+def test_images_from_their_files_come_in_the_same_batches(
+    tmp_path: Path, write_image: Callable[..., Path], make_row: Callable[..., Radiograph]
+) -> None:
+    names = [f"{n}.png" for n in range(7)]
+    rows = [make_row(name, digest=digest_of(write_image(tmp_path / name).read_bytes())) for name in names]
+    plan = PixelPlan(tmp_path, 8, "stretch", tmp_path / "cache")
+    found = [
+        list(BatchLoader(images, np.arange(7), RowSampler(np.arange(7), seed=2), 3))
+        for images in (load_pixels(plan, rows)[:, None], ImageFiles(plan, rows))
+    ]
+    for (images, labels), (others, numbers) in zip(*found, strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, numbers)

@@ -1,11 +1,13 @@
 """The COVID-19 database: its classes and its 70/15/15 split."""
 
+import shutil
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from xray_lightning.data.covid import CovidDataModule
 
@@ -65,6 +67,21 @@ def test_identical_files_are_on_one_side(
         sides = {Path(row.path).stem: side for row, side in zip(data.rows, data.sides, strict=True)}
         assert all(sides[f"COVID-{n}"] == sides[f"COVID-copy-{n}"] for n in (1, 2, 3))
         assert data.counts()["test"]["Covid"] == 3
+
+
+def test_an_image_saved_again_is_on_the_side_of_its_original(build: Build, tmp_path: Path, covid_root: Path) -> None:
+    root = shutil.copytree(covid_root, tmp_path / "data")
+    images = root / "Normal" / "images"
+    for n in range(1, 6):
+        Image.open(images / f"Normal-{n}.png").point(lambda value: 0.8 * value).save(
+            images / f"again-{n}.jpg", quality=60
+        )
+    for seed in range(12):
+        data = build(root, split_seed=seed)
+        sides = {Path(row.path).stem: side for row, side in zip(data.rows, data.sides, strict=True)}
+        assert all(sides[f"Normal-{n}"] == sides[f"again-{n}"] for n in range(1, 6))
+        assert data.counts()["test"]["Healthy"] == data.counts()["val"]["Healthy"] == 5
+    assert len(data.collection.twins) == 5
 
 
 def test_one_image_in_two_classes_trains(

@@ -1,11 +1,13 @@
 """The pneumonia data set: its classes, its official test and its patients."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from xray_lightning.data.pneumonia import PneumoniaDataModule
 
@@ -87,6 +89,19 @@ def test_train_images_of_a_test_patient_are_unused_and_counted(
     assert {row.path for row, side in zip(data.rows, data.sides, strict=True) if side == "unused"} == set(extra)
     assert data.counts()["unused"] == {"NORMAL": 1, "PNEUMONIA": 1}
     assert data.counts()["test"] == {"NORMAL": 4, "PNEUMONIA": 7}
+
+
+def test_a_train_image_that_is_nearly_one_of_the_test_is_unused(
+    build: Build, tmp_path: Path, pneumonia_root: Path
+) -> None:
+    root = shutil.copytree(pneumonia_root, tmp_path / "chest_xray")
+    film = Image.open(root / "test/NORMAL/IM-0101-0001.jpeg").point(lambda value: 0.8 * value)
+    film.save(root / "train/NORMAL/NORMAL2-IM-0001-0003.jpeg", quality=60)
+    data = build(root)
+    unused = {row.path for row, side in zip(data.rows, data.sides, strict=True) if side == "unused"}
+    assert unused == {f"train/NORMAL/NORMAL2-IM-0001-000{n}.jpeg" for n in (1, 2, 3)}  # all of that patient
+    assert data.counts()["test"] == {"NORMAL": 4, "PNEUMONIA": 7}
+    assert {row.group for row in data.rows if row.path in unused or "IM-0101" in row.path} == {"IM-0101"}
 
 
 def test_the_folder_without_val_is_enough(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ CONTRACT = {
     "metrics",
     "per_class",
     "confusion_matrix",
+    "notes",
+    "images",
+    "bad_images",
     "environment",
 }
 
@@ -76,6 +80,7 @@ def test_metrics_json_has_the_keys_of_the_contract(
     assert written["n"] == len(labels) == len(data.rows_of(TEST))
     assert written["classes"] == ["NORMAL", "PNEUMONIA"]
     assert written["environment"] == {"python": "3"}
+    assert written["images"] == data.counts() and written["bad_images"] == {}
     assert written["metrics"].keys() == set(SCALARS)
     for metric in written["metrics"].values():
         assert metric.keys() == {"value", "low", "high"} and math.isfinite(metric["value"])
@@ -130,6 +135,39 @@ def test_notes_tell_of_synthetic_images_and_random_weights(
         model.card["weights"] = weights
     notes = evidence.test_record(data, model, *scored)["notes"]
     assert notes == ["synthetic radiographs", *["random backbone"] * noted]
+
+
+@pytest.mark.parametrize(
+    ("leaks", "noted"),
+    [
+        ({}, []),
+        ({("train", "val"): 9}, []),
+        ({("train", "val"): 9, ("train", "test"): 3}, ["leaks: 3 test images"]),
+    ],
+)
+def test_notes_tell_of_a_test_that_leaks(
+    data: PneumoniaDataModule,
+    model: CNNClassifier,
+    scored: tuple[Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    leaks: dict[tuple[str, str], int],
+    noted: list[str],
+) -> None:
+    monkeypatch.setattr(data, "leaks", leaks)
+    _, *notes = evidence.test_record(data, model, *scored)["notes"]
+    assert [note[: len("leaks: 3 test images")] for note in notes] == noted
+
+
+def test_files_that_were_left_out_are_named(
+    data: PneumoniaDataModule, model: CNNClassifier, scored: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    root = shutil.copytree(data.root, tmp_path / "chest_xray")
+    (root / "train/NORMAL/broken.jpeg").write_bytes(b"<html>")
+    skipping = PneumoniaDataModule("pneumonia", str(root), 16, str(tmp_path / "cache"), on_bad_image="skip")
+    skipping.setup()
+    made = evidence.test_record(skipping, model, *scored)
+    assert made["bad_images"] == {"train/NORMAL/broken.jpeg": "is a web page, no image"}
+    assert made["images"] == data.counts()
 
 
 def test_an_undefined_metric_is_null(

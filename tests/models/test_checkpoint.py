@@ -11,32 +11,73 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from PIL import Image
 from torch import Tensor
 
-from xray_lightning.data.pneumonia import PneumoniaDataModule
+from xray_lightning.data.covid import CovidDataModule
+from xray_lightning.data.splits import TEST
 from xray_lightning.errors import XRayError
-from xray_lightning.models.checkpoint import data_card, load_classifier, load_data_module, read_checkpoint
+from xray_lightning.models.checkpoint import (
+    data_card,
+    load_classifier,
+    load_data_module,
+    read_checkpoint,
+    refuse_missing_test_images,
+)
 from xray_lightning.models.classifier import CARD
 from xray_lightning.models.cnn import CNNClassifier
 from xray_lightning.models.resnet50 import FrozenResNet50Classifier
 
 Arrays = tuple[np.ndarray, np.ndarray]
 DATASET = {
-    "_target_": "xray_lightning.data.pneumonia.PneumoniaDataModule",
-    "name": "pneumonia",
-    "root": "data/chest_xray",
+    "_target_": "xray_lightning.data.covid.CovidDataModule",
+    "name": "covid",
     "image_size": 32,
-    "cache_dir": "/somewhere",
     "split_seed": 3,
     "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "resize": "pad",
+    "classes": ["Covid", "Healthy"],
     "augment": {"_target_": "xray_lightning.data.augment.CropRotateJitter"},
 }
+DATA_CARD = {"module": "xray_lightning.data.covid", "class": "CovidDataModule", "arguments": {}, "test": []}
+
+
+@pytest.fixture(scope="module")
+def root(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(phantoms / "COVID-19_Radiography_Dataset", tmp_path_factory.mktemp("data") / "covid")
+
+
+@pytest.fixture(scope="module")
+def data(root: Path, shared_cache: Path) -> CovidDataModule:
+    own = {k: v for k, v in DATASET.items() if k not in ("_target_", "augment")}
+    module = CovidDataModule(root=str(root), cache_dir=str(shared_cache), **own)
+    module.setup()
+    return module
 
 
 @pytest.fixture
-def trained(make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer], bright_and_dark: Arrays) -> Trainer:
+def card(data: CovidDataModule, root: Path) -> dict[str, Any]:
+    dataset = DATASET | {"root": str(root), "cache_dir": "/gone", "cache": "on", "split_file": "/gone/catalog.csv"}
+    return {"data": data_card(dataset, data)}
+
+
+@pytest.fixture
+def moved(root: Path, tmp_path: Path) -> Path:
+    """A copy of the training's folder that may be changed."""
+    return shutil.copytree(root, tmp_path / "moved")
+
+
+def of_test(data: CovidDataModule) -> list[tuple[str, int]]:
+    return sorted((data.rows[row].digest, data.rows[row].label) for row in data.rows_of(TEST))
+
+
+@pytest.fixture
+def trained(
+    make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer], bright_and_dark: Arrays, card: dict[str, Any]
+) -> Trainer:
     model = make_cnn()
-    model.card |= {"data": data_card(DATASET), "precision": "32-true", "temperature": 1.7}
+    model.card |= card | {"precision": "32-true", "temperature": 1.7}
     model.card["operating_points"] = {"sensitivity 0.95": 0.31}
     return fit(model, *bright_and_dark, max_steps=2)
 
@@ -104,13 +145,68 @@ def test_the_card_says_what_the_network_alone_does_not(checkpoint: Path) -> None
     assert card["operating_points"] == {"sensitivity 0.95": 0.31}
 
 
-def test_the_data_module_comes_back_on_the_same_split(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_data_card_keeps_what_names_the_test_images(card: dict[str, Any], data: CovidDataModule) -> None:
+    kept = card["data"]["arguments"]
+    assert kept.keys().isdisjoint({"_target_", "cache_dir", "cache", "split_file", "augment"})
+    assert (kept["classes"], kept["resize"], kept["image_size"]) == (["Covid", "Healthy"], "pad", 32)
+    assert card["data"]["test"] == [digest for digest, _ in of_test(data)]
+
+
+def test_all_classes_are_named_even_if_none_was_chosen(phantoms: Path, shared_cache: Path) -> None:
+    root = str(phantoms / "COVID-19_Radiography_Dataset")
+    data = CovidDataModule("covid", root, 16, str(shared_cache), test_fraction=0.15)
+    data.setup()
+    kept = data_card({"_target_": "xray_lightning.data.covid.CovidDataModule", "classes": None}, data)["arguments"]
+    assert kept["classes"] == ["Covid", "Healthy", "Lung_infection", "Pneumonia"]
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_the_data_module_comes_back_with_the_same_test_images(
+    checkpoint: Path, data: CovidDataModule, moved: Path, tmp_path: Path, cache: str
+) -> None:
     card = read_checkpoint(checkpoint)[CARD]
-    data = load_data_module(card, None, tmp_path)
-    assert type(data) is PneumoniaDataModule
-    assert (data.split_seed, data.val_fraction, data.image_size) == (3, 0.2, 32)
-    assert data.root == Path("data/chest_xray") and data.augment is None
-    assert load_data_module(card, "other/place", tmp_path).root == Path("other/place")
+    back = load_data_module(card, root=str(moved), cache_dir=str(tmp_path / "cache"), cache=cache)
+    back.setup()
+    assert type(back) is CovidDataModule and back.root == moved and back.augment is None
+    assert (tmp_path / "cache").exists() == (cache == "on")
+    assert back.counts() == {"test": data.counts()["test"]}
+    assert of_test(back) == of_test(data)
+    assert np.array_equal(back.images[back.rows_of(TEST)], data.images[data.rows_of(TEST)])
+    refuse_missing_test_images(card, back)
+    assert load_data_module(card, root=None, cache_dir=str(tmp_path)).root == data.root
+
+
+def test_files_added_and_renamed_since_leave_the_test_images(
+    card: dict[str, Any], data: CovidDataModule, moved: Path, tmp_path: Path
+) -> None:
+    for number, file in enumerate(sorted(moved.glob("*/images/*"))):
+        image = np.roll(np.array(Image.open(file).convert("L")), 11, axis=(0, 1))
+        Image.fromarray(image).save(file.with_name(f"new-{number}.png"))
+        file.rename(file.with_name(f"{number % 7}-{file.name}"))
+    back = load_data_module(card, root=str(moved), cache_dir=str(tmp_path / "cache"))
+    back.setup()
+    refuse_missing_test_images(card, back)
+    assert len(back.rows) == 2 * len(data.rows)
+    assert of_test(back) == of_test(data)
+    assert back.counts() == {"test": data.counts()["test"]}
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "broken"])
+def test_a_test_image_that_is_not_there_as_it_was_is_refused(
+    card: dict[str, Any], data: CovidDataModule, moved: Path, tmp_path: Path, fault: str
+) -> None:
+    file = moved / data.rows[data.rows_of(TEST)[0]].path
+    if fault == "missing":
+        file.unlink()
+    elif fault == "changed":
+        Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    back = load_data_module(card, root=str(moved), cache_dir=str(tmp_path / "cache"))
+    back.setup()
+    with pytest.raises(XRayError, match=r"1 of \d+ test images .*dataset\.root") as error:
+        refuse_missing_test_images(card, back)
+    assert str(moved) in str(error.value)
 
 
 def test_a_frozen_backbone_travels_in_the_checkpoint(
@@ -150,9 +246,9 @@ def test_only_classifiers_of_this_package_are_built(
 
 
 def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
-    card = {"data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}}}
+    card = {"data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}, "test": []}}
     with pytest.raises(XRayError, match=r"asks for subprocess\.Popen"):
-        load_data_module(card, None, tmp_path)
+        load_data_module(card, cache_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -160,15 +256,16 @@ def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
     [
         {},
         {"data": None},
-        {"data": {"module": "xray_lightning.data.pneumonia"}},
-        {"data": data_card(DATASET) | {"arguments": {"nonsense": 1}}},
-        {"data": data_card(DATASET) | {"arguments": None}},
+        {"data": {"module": "xray_lightning.data.covid", "arguments": {}, "test": []}},
+        {"data": DATA_CARD | {"arguments": {"nonsense": 1}}},
+        {"data": DATA_CARD | {"arguments": None}},
+        {"data": {key: value for key, value in DATA_CARD.items() if key != "test"}},
     ],
-    ids=["no data", "null", "no class", "other arguments", "no arguments"],
+    ids=["no data", "null", "no class", "other arguments", "no arguments", "no test images"],
 )
 def test_a_data_card_that_does_not_fit_is_an_error_of_the_user(tmp_path: Path, card: dict[str, Any]) -> None:
     with pytest.raises(XRayError, match="checkpoint"):
-        load_data_module(card, None, tmp_path)
+        load_data_module(card, cache_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["module", "class", "state_dict", "hyper_parameters", "format", CARD])

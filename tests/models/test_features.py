@@ -1,11 +1,20 @@
 """The feature store: computed once, resumed after an interruption, never mixed up."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 
+from xray_lightning.artifacts import RowsFile, read_json
 from xray_lightning.errors import XRayError
 from xray_lightning.models.features import CHUNK, FeatureStore
 
@@ -107,3 +116,62 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_out(tmp_path: Pa
         store.filled(PIXELS, np.arange(ROWS), Embedding())
     for part in (str(tmp_path / "file" / "features"), "paths.cache=", "XRAY_CACHE", "model.cache_features=false"):
         assert part in str(caught.value)
+
+
+def test_a_full_disk_is_reported_before_anything_is_computed(
+    store: Callable[..., FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: RowsFile, row: np.ndarray) -> None:
+        if row.shape == (WIDTH,):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(file, row)
+
+    whole, embedding = RowsFile.append, Embedding()
+    with monkeypatch.context() as patch:
+        patch.setattr(RowsFile, "append", full)
+        with pytest.raises(XRayError, match=r"No space left.*clear=all"):
+            store().filled(PIXELS, np.arange(ROWS), embedding)
+    assert embedding.asked == [] and not store().path.exists()
+    assert not list(store().folder.glob("*.part")) and not list(store().folder.glob(".*.part"))
+    np.testing.assert_array_equal(store().filled(PIXELS, np.arange(ROWS), embedding)[:, 0], PIXELS.ravel())
+
+
+def test_beside_the_features_lies_what_they_are(store: Callable[..., FeatureStore]) -> None:
+    store().filled(PIXELS, np.array([0]), Embedding())
+    about = read_json(store().path.with_suffix(".json")) or {}
+    assert (about["rows"], about["width"]) == (ROWS, WIDTH)
+
+
+def test_threads_that_want_the_same_features_compute_them_once(store: Callable[..., FeatureStore]) -> None:
+    start, embedding = Barrier(3), Embedding()
+
+    def fill(_: int) -> np.ndarray:
+        start.wait()
+        return store().filled(PIXELS, np.arange(ROWS), embedding)
+
+    with ThreadPoolExecutor(3) as pool:
+        for features in pool.map(fill, range(3)):
+            np.testing.assert_array_equal(features[:, 0], PIXELS.ravel())
+    assert embedding.asked == [0, CHUNK, 2 * CHUNK, 3 * CHUNK]
+
+
+def test_a_process_that_is_killed_leaves_only_what_is_right(store: Callable[..., FeatureStore]) -> None:
+    script = textwrap.dedent(f"""
+        import os, signal, sys
+        from pathlib import Path
+        import numpy as np
+        from xray_lightning.models.features import FeatureStore
+
+        def embed(images):
+            if images.flat[0] == {2 * CHUNK}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return images[:, 0, 0] * np.array([[1, -1]])
+        pixels = np.arange({ROWS}, dtype=np.float16)[:, None, None, None]
+        FeatureStore(Path(sys.argv[1]), "key", rows={ROWS}, width={WIDTH}).filled(pixels, np.arange({ROWS}), embed)
+    """)
+    killed = subprocess.run([sys.executable, "-c", script, str(store().folder)], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    embedding = Embedding()
+    features = store().filled(PIXELS, np.arange(ROWS), embedding)
+    assert embedding.asked == [2 * CHUNK, 3 * CHUNK]
+    np.testing.assert_array_equal(features, PIXELS[:, 0, 0] * np.array([[1, -1]]))
