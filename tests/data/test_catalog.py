@@ -86,9 +86,9 @@ def test_entries_tell_class_published_split_and_patient(pneumonia_root: Path) ->
     }
 
 
-def test_what_a_layout_does_not_know_is_empty(covid_root: Path) -> None:
-    entries = list_images(covid_root, COVID, FOUR)
-    assert {(entry.patient, entry.source, entry.official) for entry in entries} == {("", "", "")}
+def test_what_a_layout_does_not_know_is_empty(tmp_path: Path, write_files: FolderWriter) -> None:
+    write_files(tmp_path, ["a/1.png"])
+    assert list_images(tmp_path, Layout(folders={"A": ["a"]}), ["A"]) == [Entry("a/1.png", 0, "A", "", "", "")]
 
 
 def test_the_source_of_an_image_comes_from_its_folder(tmp_path: Path, write_files: FolderWriter) -> None:

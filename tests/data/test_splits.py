@@ -116,9 +116,11 @@ def test_names_and_places_of_files_do_not_matter(
 ) -> None:
     names = [row.path for row in shuffler.sample(rows, len(rows))]
     renamed = [replace(row, path=f"elsewhere/{name}") for row, name in zip(rows, names, strict=True)]
-    fractions = {"val_fraction": fraction, "test_fraction": fraction}
-    assert split(rows, **fractions, seed=seed) == split(renamed, **fractions, seed=seed)
-    one, two = (split(r, **fractions, seed=seed, grouped=False) for r in (rows, renamed))
+    one, two = (split(r, val_fraction=fraction, test_fraction=fraction, seed=seed) for r in (rows, renamed))
+    assert one == two
+    one, two = (
+        split(r, val_fraction=fraction, test_fraction=fraction, seed=seed, grouped=False) for r in (rows, renamed)
+    )
     contents = [(row.digest, row.label) for row in rows]  # of identical files any may be chosen
     assert Counter(zip(contents, one, strict=True)) == Counter(zip(contents, two, strict=True))
 

@@ -140,11 +140,11 @@ def link_groups(patients: Sequence[str], digests: Sequence[str], twins: Sequence
             key = parent[key]
         return key
 
-    links = [(f"patient:{patient}", f"~{digest}") for patient, digest in zip(patients, digests, strict=True) if patient]
-    for one, other in [*links, *((f"~{a}", f"~{b}") for a, b, _ in twins)]:
+    links = [(f"1{patient}", f"2{digest}") for patient, digest in zip(patients, digests, strict=True) if patient]
+    for one, other in [*links, *((f"2{a}", f"2{b}") for a, b, _ in twins)]:
         a, b = root(one), root(other)
         parent[max(a, b)] = min(a, b)  # a patient comes before any digest
-    return [root(f"~{digest}").removeprefix("patient:").removeprefix("~") for digest in digests]
+    return [root(f"2{digest}")[1:] for digest in digests]
 
 
 def write_catalog(path: Path, rows: Sequence[Radiograph], sides: Sequence[str]) -> None:

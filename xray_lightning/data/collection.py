@@ -11,7 +11,7 @@ import numpy as np
 from xray_lightning.data.catalog import Entry, Radiograph, make_catalog
 from xray_lightning.data.inventory import take_inventory
 from xray_lightning.data.pixels import PixelPlan
-from xray_lightning.data.splits import TEST, TRAIN, VAL
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, VAL
 from xray_lightning.data.twins import Pair, find_twins
 from xray_lightning.errors import XRayError
 
@@ -70,3 +70,14 @@ def refuse_leaks(found: Mapping[tuple[str, str], int], sides: Sequence[str], *, 
             "that is what you want to measure, dataset.on_leak=warn."
         )
     log.warning("%s Scores on it are too good.", message)
+
+
+def refuse_empty_sides(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises XRayError where train, validation or test has no image of some class."""
+    for side in SIDES:
+        if lacking := [name for name, count in counts[side].items() if not count]:
+            raise XRayError(
+                f"{root}: no {side} image of {', '.join(lacking)}. The class has too few images, or too few "
+                "patients, to be split, or dataset.split_file names none. Add images, change dataset.val_fraction, "
+                "or leave the class out with dataset.classes=[…]."
+            )

@@ -1,10 +1,11 @@
 """The data module that every data set shares."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, ClassVar, Literal
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
 from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, list_images
-from xray_lightning.data.collection import Collection, collect, refuse_leaks, report_bad
+from xray_lightning.data.collection import Collection, collect, refuse_empty_sides, refuse_leaks, report_bad
 from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, leaks, read_split, split
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaks, read_split, split
 from xray_lightning.errors import XRayError, did_you_mean
 
 
@@ -62,8 +63,8 @@ class XRayDataModule(LightningDataModule):
         self.image_size = image_size
         self.cache = cache
         if cache == "off":
-            self._scratch = TemporaryDirectory(prefix="xray-lightning-")  # gone with this object
-            cache_dir = self._scratch.name
+            cache_dir = mkdtemp(prefix="xray-lightning-")
+            finalize(self, rmtree, cache_dir, ignore_errors=True)
         self.cache_dir = Path(cache_dir)
         self.resize = resize
         self.class_names = self._chosen(classes)
@@ -131,12 +132,7 @@ class XRayDataModule(LightningDataModule):
 
     def _split(self) -> list[str]:
         if self.test_digests is not None:
-            left = Counter(self.test_digests)
-            sides = []
-            for row in self.rows:
-                sides.append(TEST if left[row.digest] > 0 else UNUSED)
-                left[row.digest] -= 1
-            return sides
+            return known_test(self.rows, self.test_digests)
         if self.split_file is not None:
             return read_split(self.split_file, self.rows)
         return split(
@@ -154,7 +150,7 @@ class XRayDataModule(LightningDataModule):
         plan = PixelPlan(self.root, self.image_size, self.resize, self.cache_dir / "pixels")
         self.catalog(plan if self.cache == "on" else None)
         if self.test_digests is None:
-            self._refuse_empty_sides()
+            refuse_empty_sides(self.root, self.counts())
         self.fingerprint = plan.fingerprint([row.digest for row in self.rows])
         self.images: Images
         if self.cache == "on":
@@ -175,17 +171,6 @@ class XRayDataModule(LightningDataModule):
                 "or say where they are: XRAY_DATA=<folder above it>, or dataset.root=<folder>.",
             ]
         return "\n".join([*lines, "To try the program without data: make demo"])
-
-    def _refuse_empty_sides(self) -> None:
-        for side in SIDES:
-            counts = np.bincount(self.labels[self.rows_of(side)], minlength=len(self.class_names))
-            lacking = [name for name, count in zip(self.class_names, counts, strict=True) if not count]
-            if lacking:
-                raise XRayError(
-                    f"{self.root}: no {side} image of {', '.join(lacking)}. The class has too few images, or too "
-                    "few patients, to be split, or dataset.split_file names none. Add images, change "
-                    "dataset.val_fraction, or leave the class out with dataset.classes=[…]."
-                )
 
     def rows_of(self, side: str) -> np.ndarray:
         """Positions in the catalog of the images on one side of the split, int64."""

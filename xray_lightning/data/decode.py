@@ -50,6 +50,8 @@ def open_image(content: bytes, suffix: str) -> Image.Image:
         image = Image.open(BytesIO(content), formats=PILLOW_FORMATS)
     except UnidentifiedImageError as error:
         raise BadImage(f"is {_described(content)}") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"would unpack to more than {2 * MOST_PIXELS} pixels, which is no radiograph") from error
     except Exception as error:  # of a damaged header Pillow raises whatever it stumbles over
         raise BadImage(f"is damaged ({error})") from error
     named = FORMATS.get(suffix.lower())

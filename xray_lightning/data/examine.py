@@ -73,6 +73,7 @@ def examine(file: Path, size: int | None, resize: Resize) -> tuple[Facts, np.nda
             pixels = fit(whole, size, resize)
         return Facts(before, len(content), digest_of(content), *header, problem=""), thumb, pixels
     except BadImage as problem:
+        before = before if content else ""  # what kept it from being read need not show in its stamp
         digest = digest_of(content) if content else ""
         return Facts(before, len(content), digest, *header, problem=str(problem)), thumb, None
 

@@ -111,7 +111,7 @@ class ImageFiles:
         numbers = np.arange(len(self.rows))[chosen]
         with ThreadPoolExecutor() as pool:
             images = list(pool.map(lambda number: _decoded(self.plan, self.rows[number]), numbers))
-        return np.stack(images)[:, None]
+        return np.array(images, dtype=np.uint8).reshape(len(images), *self.shape[1:])
 
 
 Images = np.ndarray | ImageFiles  # (N, 1, size, size) uint8

@@ -10,7 +10,7 @@ from xray_lightning.data.catalog import Radiograph
 
 BINS = 16
 TELLS, HINTS = 0.5, 0.25  # Youden's index from which a class is told, or hinted at
-OF_THE_FILE = ("source", "format", "mode", "exact size", "width", "height", "aspect ratio")
+OF_THE_FILE = ("format", "mode", "exact size", "width", "height", "aspect ratio")
 OF_THE_FILM = ("file size", "brightness", "contrast", "border")
 
 
@@ -47,7 +47,6 @@ def exposure(thumbs: np.ndarray) -> dict[str, np.ndarray]:
 def attributes(rows: Sequence[Radiograph], thumbs: np.ndarray) -> dict[str, np.ndarray]:
     """One value an image for each attribute, as small integers: numbers are binned by their quantiles."""
     words = {
-        "source": [row.source for row in rows],
         "format": [row.format for row in rows],
         "mode": [row.mode for row in rows],
         "exact size": [f"{row.width}x{row.height}" for row in rows],

@@ -92,6 +92,16 @@ def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
     return chosen
 
 
+def known_test(rows: Sequence[Radiograph], digests: Sequence[str]) -> list[str]:
+    """Test for the images with these digests, as often as each is named, and unused for all others."""
+    left = Counter(digests)
+    sides = []
+    for row in rows:
+        sides.append(TEST if left[row.digest] > 0 else UNUSED)
+        left[row.digest] -= 1
+    return sides
+
+
 def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, str], int]:
     """Images of the second side whose group is on the first side too, for each two sides that share a group."""
     where: dict[str, Counter[str]] = defaultdict(Counter)
@@ -115,36 +125,40 @@ def read_split(path: Path, rows: Sequence[Radiograph]) -> list[str]:
     """
     classes = {row.class_name for row in rows}
     lines = [line for line in _read_lines(path) if line.get("class_name") in {*classes, None}]
-    by_digest = bool(lines) and "digest" in lines[0]
-    wanted = {(line.get("digest", ""), line.get("path", "")): line["split"] for line in lines}
-    any_copy = {line["digest"]: line["split"] for line in lines} if by_digest else {}
-    sides = []
-    for row in rows:
-        exact = wanted.get((row.digest if by_digest else "", row.path))
-        sides.append(exact or any_copy.get(row.digest, UNUSED))
-    present = {row.digest if by_digest else row.path for row in rows}
-    asked = {line["digest" if by_digest else "path"]: line for line in lines if line["split"] != UNUSED}
-    if lost := [line.get("path") or key for key, line in asked.items() if key not in present]:
+    key = "digest" if lines and "digest" in lines[0] else "path"
+    exact = {(line[key], line.get("path", "")): line["split"] for line in lines}
+    any_copy = {line[key]: line["split"] for line in lines}
+    named = [exact.get((getattr(row, key), row.path)) or any_copy.get(getattr(row, key)) for row in rows]
+    present = {getattr(row, key) for row in rows}
+    asked = {line[key]: line.get("path", line[key]) for line in lines if line["split"] != UNUSED}
+    if lost := sorted(name for known, name in asked.items() if known not in present):
         raise XRayError(
             f"{len(lost)} of {len(asked)} images in {path} are not in the data set, or have other contents: "
-            f"{', '.join(sorted(lost)[:5])}{', …' * (len(lost) > 5)}. The split can be repeated on the same files only."
+            f"{', '.join(lost[:5])}{', …' * (len(lost) > 5)}. The split can be repeated on the same files only."
         )
-    return sides
+    return [side or UNUSED for side in named]
 
 
 def _read_lines(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            lines = [{k: v for k, v in line.items() if k and v is not None} for line in csv.DictReader(file)]
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # Excel writes a mark
+            header, *content = [line for line in csv.reader(file) if line] or [[]]
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise XRayError(
             f"dataset.split_file={path} cannot be read ({reason}). Give a CSV, such as a run's catalog.csv."
         ) from error
-    if not lines or not all("split" in line and ("digest" in line or "path" in line) for line in lines):
-        raise XRayError(f"dataset.split_file={path} needs the columns split and digest or path in every line.")
-    if unknown := sorted({line["split"] for line in lines} - {*SIDES, UNUSED}):
-        raise XRayError(
-            f"dataset.split_file={path} has the split '{unknown[0]}'. Valid: {', '.join((*SIDES, UNUSED))}."
-        )
+    if "split" not in header or not {"digest", "path"} & set(header) or not content:
+        raise XRayError(f"dataset.split_file={path} needs the columns split and digest or path, and a line an image.")
+    if ragged := [number for number, line in enumerate(content, start=2) if len(line) != len(header)]:
+        raise XRayError(f"dataset.split_file={path}: line {ragged[0]} has not the {len(header)} values of the first.")
+    lines = [dict(zip(header, line, strict=True)) for line in content]
+    valid = (*SIDES, UNUSED)
+    if unknown := sorted({line["split"] for line in lines} - {*valid}):
+        raise XRayError(f"dataset.split_file={path} has the split '{unknown[0]}'. Valid: {', '.join(valid)}.")
+    sides: dict[tuple[str, str], str] = {}
+    for line in lines:
+        name = (line.get("digest", ""), line.get("path", ""))
+        if sides.setdefault(name, line["split"]) != line["split"]:
+            raise XRayError(f"dataset.split_file={path} has {name[1] or name[0]} in two splits.")
     return lines

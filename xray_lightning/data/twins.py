@@ -18,6 +18,7 @@ THRESHOLD = 0.91
 BLUR = 2.0  # standard deviation in pixels of the thumbnail
 BLOCK = 1024  # rows compared at once
 TWIN_VERSION = 1  # part of the cache's name: raise it when other pairs come to be found
+HEADER = ["digest", "twin", "likeness"]
 Pair = tuple[str, str, float]  # two digests in order, and their likeness
 
 
@@ -68,7 +69,7 @@ def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> l
         vectors = details(thumbs[[order[digest] for digest in known]])
         found = sorted((known[i], known[j], round(likeness, 4)) for i, j, likeness in pairs_above(vectors))
         with cache_errors(path.parent):
-            write_csv(path, ["digest", "twin", "likeness"], found)
+            write_csv(path, HEADER, found)
         log.info("Found %d pairs of near-identical images in %d files", len(found), len(known))
     return found
 
@@ -76,6 +77,7 @@ def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> l
 def _read(path: Path) -> list[Pair] | None:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [(a, b, float(likeness)) for a, b, likeness in list(csv.reader(file))[1:]]
-    except (OSError, ValueError):
+            header, *lines = csv.reader(file)
+            return [(a, b, float(likeness)) for a, b, likeness in lines] if header == HEADER else None
+    except (OSError, ValueError, csv.Error):
         return None
