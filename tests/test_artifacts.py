@@ -139,7 +139,7 @@ def test_json_with_names_that_are_no_unicode_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 1234])
 @pytest.mark.parametrize(("shape", "dtype"), [((), np.bool_), ((3,), np.float16), ((2, 4), np.uint8), ((0,), np.int64)])
 def test_rows_come_back_as_an_array(tmp_path: Path, count: int, shape: tuple[int, ...], dtype: type) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
+    values: np.ndarray = np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(dtype)
     rows = RowsFile(tmp_path / "folder" / "a.part", shape, dtype)
     for row in values:
         rows.append(row)
@@ -201,10 +201,10 @@ def test_zeros_can_be_mapped_and_changed(tmp_path: Path, shape: tuple[int, ...])
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file may grow above 256 KiB."""
+    """No file may grow above 64 KiB."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -212,7 +212,7 @@ def small_disk() -> Iterator[None]:
 @pytest.mark.usefixtures("small_disk")
 def test_zeros_that_find_no_room_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(3))
-    for shape in ((2**19,), (3, 2**17)):
+    for shape in ((2**17,), (3, 2**15)):
         with pytest.raises(OSError):
             write_zeros(tmp_path / "a.npy", shape, np.uint8)
     assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
@@ -223,7 +223,7 @@ def test_zeros_that_find_no_room_are_an_error_and_leave_nothing(tmp_path: Path) 
 def test_rows_that_find_no_room_can_be_discarded(tmp_path: Path) -> None:
     rows = RowsFile(tmp_path / "a.part", (1000,), np.uint8)
     with pytest.raises(OSError):
-        for _ in range(300):
+        for _ in range(70):
             rows.append(np.ones(1000))
         rows.finish(tmp_path / "a.npy")
     rows.discard()

@@ -68,8 +68,9 @@ def test_the_four_experiments_in_one_sweep(shell: Shell, tmp_path: Path) -> None
         assert told in done.stdout
     assert "Warning" not in done.stdout + done.stderr
 
-    scored = shell("test.py", f"ckpt={sweep / 'covid_cnn_s0/checkpoints/best.ckpt'}", "trainer=cpu")
+    scored = shell("test.py", f"ckpt={sweep / 'covid_cnn_s0/checkpoints/best.ckpt'}", "trainer=cpu", "cache=off")
     assert scored.returncode == 0, scored.stderr
+    assert "Warning" not in scored.stdout + scored.stderr
     (record,) = [json.loads(f.read_text()) for f in (tmp_path / "outputs/runs").glob("*_test/metrics.json")]
     assert record["metrics"] == json.loads((sweep / "covid_cnn_s0/metrics.json").read_text())["metrics"]
 

@@ -1,13 +1,16 @@
+import inspect
 import string
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.config import CONF, auto_precision, dotted_keys, slug
+from xray_lightning.config import CONF, auto_precision, dotted_keys, plain, slug
+from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.errors import XRayError, did_you_mean
 
 SAFE = set(string.ascii_letters + string.digits + "_.+=-")
@@ -57,11 +60,25 @@ def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"_target_": "xray_lightning.models.cnn.CNNClassifier", "label_smooting": 0.1}, "label_smoothing"),
         ({"_target_": "xray_lightning.models.cnn.CNNClassifier", "label_smoothing": "x"}, "Expected float"),
         ({"_target_": "xray_lightning.data.covid.CovidDataModule", "balance": "loss"}, "weighted_loss"),
+        ({"_target_": "xray_lightning.data.covid.CovidDataModule", "resize": "padded"}, "Did you mean pad"),
+        ({"_target_": "xray_lightning.data.covid.CovidDataModule", "cache": True}, "on, off|off, on"),
+        ({"_target_": "xray_lightning.data.covid.CovidDataModule", "split_file": ["a.csv"]}, "Expected str"),
     ],
 )
 def test_arguments_are_checked_against_constructors(node: dict[str, object], message: str) -> None:
     with pytest.raises(XRayError, match=message):
         check_arguments(OmegaConf.create({"outer": node}))
+
+
+@pytest.mark.parametrize("dataset", ["pneumonia", "covid"])
+def test_every_argument_of_a_data_module_is_a_key_with_its_default(
+    configure: Callable[..., DictConfig], dataset: str
+) -> None:
+    chosen = plain(configure(f"dataset={dataset}").dataset)
+    arguments = inspect.signature(XRayDataModule).parameters
+    assert set(arguments) - set(chosen) <= {"test_fraction"}
+    for key in ("cache", "resize", "split", "split_file", "on_leak", "on_bad_image", "balance", "val_fraction"):
+        assert chosen[key] == arguments[key].default
 
 
 def test_every_key_of_the_configuration_has_a_comment() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for script in ("train.py", "test.py"):
         shutil.copy(PROJECT / script, copy / script)
     files = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(files) == 4
+    assert len(files) == 3
     for name, content in files:
         (copy / name).write_text(content)
     return copy
@@ -48,11 +49,16 @@ def test_the_added_model_trains_and_its_checkpoint_scores(extended: Path, phanto
     assert "tiny" in run(extended, "test.py", f"ckpt={ckpt}", "trainer=cpu", **data)
 
 
-def test_the_added_data_set_trains(extended: Path, tmp_path: Path) -> None:
+def test_the_added_data_set_downloads_and_trains(extended: Path) -> None:
+    section = (PROJECT / "README.md").read_text().split("## Add a data set")[1].split("\n## ")[0]
     noise = np.random.default_rng(0)
-    for folder in ("clear", "nodules/left", "nodules/right"):
-        (tmp_path / "lungs" / folder).mkdir(parents=True)
-        for number in range(20):
-            file = tmp_path / "lungs" / folder / f"{folder.replace('/', '-')}{number}_1.png"
+    for folder, count in (("clear", 40), ("nodule", 30), ("calcified", 20)):
+        (extended / "data" / "lungs" / folder).mkdir(parents=True)
+        for number in range(count):
+            file = extended / "data" / "lungs" / folder / f"p{len(folder)}{number // 2}_{number}.png"
             Image.fromarray(noise.integers(0, 256, (40, 40), dtype=np.uint8)).save(file)
-    assert "lungs" in run(extended, "train.py", "dataset=lungs", *SMALL, XRAY_DATA=str(tmp_path))
+    one, download, kept = map(shlex.split, re.findall(r"(?:^|`)python ([^`\n]+)", section, flags=re.MULTILINE))
+    data = {"XRAY_DATA": "data"}  # as without the variable, which whoever runs the tests may have set
+    assert "folder" in run(extended, *one, *SMALL, **data)
+    assert str(extended / "data" / "lungs") in run(extended, *download, **data)
+    assert "lungs" in run(extended, *kept, *SMALL, **data)

@@ -42,7 +42,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None where there is no such file or it is not a JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -87,7 +87,7 @@ class RowsFile:
         )
 
     def append(self, row: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(row, dtype=self.dtype).tobytes())
+        self._file.write(np.asarray(row, dtype=self.dtype).reshape(self.row_shape).tobytes())
         self.rows += 1
 
     def finish(self, target: Path) -> None:

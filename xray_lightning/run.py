@@ -145,7 +145,7 @@ def _set_up(data: XRayDataModule) -> None:
     for side, counts in data.counts().items():
         described = ", ".join(f"{count} {name}" for name, count in counts.items())
         log.info("%s %s: %d images (%s)", data.name, side, sum(counts.values()), described)
-    if data.collection is not None and data.test_digests is None:
+    if data.collection is not None and data.known_test is None:
         groups = {row.group for row in data.rows}
         log.info("%s: %d groups by patient, copies and near-identical images", data.name, len(groups))
     if data.synthetic:

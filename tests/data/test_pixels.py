@@ -20,7 +20,7 @@ from xray_lightning.artifacts import RowsFile, read_json
 from xray_lightning.data import decode as decoding
 from xray_lightning.data import pixels
 from xray_lightning.data.catalog import Radiograph
-from xray_lightning.data.decode import decode, read_bytes
+from xray_lightning.data.decode import Resize, decode, read_bytes
 from xray_lightning.data.examine import digest_of
 from xray_lightning.data.pixels import ImageFiles, PixelPlan, load_pixels
 from xray_lightning.errors import XRayError
@@ -78,7 +78,9 @@ def left(cache: Path) -> set[str]:
 
 @pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("size", [1, 8, 20])
-def test_images_come_in_the_order_of_the_rows(plan: PixelPlan, rows: list[Radiograph], size: int, resize: str) -> None:
+def test_images_come_in_the_order_of_the_rows(
+    plan: PixelPlan, rows: list[Radiograph], size: int, resize: Resize
+) -> None:
     plan = replace(plan, size=size, resize=resize)
     array = load_pixels(plan, rows[::-1])
     assert array.shape == (12, size, size) and array.dtype == np.uint8
@@ -267,7 +269,6 @@ def test_processes_that_want_the_same_images_decode_them_once(plan: PixelPlan, r
     assert np.array_equal(load_pixels(plan, rows), expected(plan, rows))
 
 
-EMPTY = pytest.mark.xfail(strict=True, raises=ValueError, reason="ImageFiles cannot stack no images")
 CHOICES = {
     "all": slice(None),
     "chunk": slice(3, 7),
@@ -282,9 +283,7 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize(
-    "choice", [pytest.param(c, marks=EMPTY if c in ("nothing", "no rows", "empty mask") else ()) for c in CHOICES]
-)
+@pytest.mark.parametrize("choice", CHOICES)
 def test_files_read_each_time_look_like_the_array(plan: PixelPlan, rows: list[Radiograph], choice: str) -> None:
     files, array = ImageFiles(plan, rows), load_pixels(plan, rows)[:, None]
     assert (files.shape, files.ndim, len(files)) == (array.shape, array.ndim, len(array))

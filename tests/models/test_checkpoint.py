@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from xray_lightning.data.covid import CovidDataModule
-from xray_lightning.data.splits import TEST
+from xray_lightning.data.splits import TEST, images_tested
 from xray_lightning.errors import XRayError
 from xray_lightning.models.checkpoint import (
     data_card,
@@ -40,7 +40,13 @@ DATASET = {
     "classes": ["Covid", "Healthy"],
     "augment": {"_target_": "xray_lightning.data.augment.CropRotateJitter"},
 }
-DATA_CARD = {"module": "xray_lightning.data.covid", "class": "CovidDataModule", "arguments": {}, "test": []}
+DATA_CARD = {
+    "module": "xray_lightning.data.covid",
+    "class": "CovidDataModule",
+    "arguments": {},
+    "test": [],
+    "leaked": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ def test_the_data_card_keeps_what_names_the_test_images(card: dict[str, Any], da
     kept = card["data"]["arguments"]
     assert kept.keys().isdisjoint({"_target_", "cache_dir", "cache", "split_file", "augment"})
     assert (kept["classes"], kept["resize"], kept["image_size"]) == (["Covid", "Healthy"], "pad", 32)
-    assert card["data"]["test"] == [digest for digest, _ in of_test(data)]
+    assert card["data"]["test"] == images_tested(data.rows, data.sides)
 
 
 def test_all_classes_are_named_even_if_none_was_chosen(phantoms: Path, shared_cache: Path) -> None:
@@ -246,7 +252,9 @@ def test_only_classifiers_of_this_package_are_built(
 
 
 def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
-    card = {"data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}, "test": []}}
+    card = {
+        "data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}, "test": [], "leaked": 0}
+    }
     with pytest.raises(XRayError, match=r"asks for subprocess\.Popen"):
         load_data_module(card, cache_dir=str(tmp_path))
 
@@ -256,7 +264,7 @@ def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
     [
         {},
         {"data": None},
-        {"data": {"module": "xray_lightning.data.covid", "arguments": {}, "test": []}},
+        {"data": {"module": "xray_lightning.data.covid", "arguments": {}, "test": [], "leaked": 0}},
         {"data": DATA_CARD | {"arguments": {"nonsense": 1}}},
         {"data": DATA_CARD | {"arguments": None}},
         {"data": {key: value for key, value in DATA_CARD.items() if key != "test"}},

@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_a_way_out(tmp_path: Pa
     store = FeatureStore(tmp_path / "file" / "features", "key", rows=ROWS, width=WIDTH)
     with pytest.raises(XRayError) as caught:
         store.filled(PIXELS, np.arange(ROWS), Embedding())
-    for part in (str(tmp_path / "file" / "features"), "paths.cache=", "XRAY_CACHE", "model.cache_features=false"):
+    for part in (str(tmp_path / "file" / "features"), "paths.cache=", "XRAY_CACHE", "cache=off"):
         assert part in str(caught.value)
 
 

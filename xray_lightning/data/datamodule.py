@@ -19,7 +19,7 @@ from xray_lightning.data.collection import Collection, collect, refuse_empty_sid
 from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaks, read_split, split
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaked, leaks, read_split, split
 from xray_lightning.errors import XRayError, did_you_mean
 
 
@@ -80,7 +80,8 @@ class XRayDataModule(LightningDataModule):
         self.on_bad_image = on_bad_image
         self.balance = balance
         self.augment = augment
-        self.test_digests: Sequence[str] | None = None  # a checkpoint's, whose test images are all that counts
+        self.known_test: Sequence[str] | None = None  # a checkpoint's test images, when nothing else counts
+        self.leaked = 0  # test images that have their patient, a copy or a twin in training or validation
         self.collection: Collection | None = None
         self._ready = False
         for key, value in (
@@ -122,17 +123,19 @@ class XRayDataModule(LightningDataModule):
         self.rows = self.collection.rows
         self.labels = np.array([row.label for row in self.rows], dtype=np.int64)
         self.sides = self._split()
-        self.leaks = {} if self.test_digests is not None else leaks(self.rows, self.sides)
+        if self.known_test is not None:
+            return
         refuse_leaks(
-            self.leaks,
+            leaks(self.rows, self.sides),
             self.sides,
             expected=self.split == "reference" and self.split_file is None,
             told=self.on_leak == "warn",
         )
+        self.leaked = leaked(self.rows, self.sides)
 
     def _split(self) -> list[str]:
-        if self.test_digests is not None:
-            return known_test(self.rows, self.test_digests)
+        if self.known_test is not None:
+            return known_test(self.rows, self.known_test)
         if self.split_file is not None:
             return read_split(self.split_file, self.rows)
         return split(
@@ -149,7 +152,7 @@ class XRayDataModule(LightningDataModule):
             return
         plan = PixelPlan(self.root, self.image_size, self.resize, self.cache_dir / "pixels")
         self.catalog(plan if self.cache == "on" else None)
-        if self.test_digests is None:
+        if self.known_test is None:
             refuse_empty_sides(self.root, self.counts())
         self.fingerprint = plan.fingerprint([row.digest for row in self.rows])
         self.images: Images
@@ -190,7 +193,7 @@ class XRayDataModule(LightningDataModule):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images of each class on each side of the split."""
-        sides = [TEST] if self.test_digests is not None else [*SIDES, *[UNUSED] * (UNUSED in self.sides)]
+        sides = [TEST] if self.known_test is not None else [*SIDES, *[UNUSED] * (UNUSED in self.sides)]
         return {
             side: {
                 name: int((self.labels[self.rows_of(side)] == label).sum())

@@ -32,6 +32,10 @@ class BadImage(Exception):
     """A file that is not a whole image; the message completes the sentence `<file> …`."""
 
 
+class Unread(BadImage):
+    """A file that could not be read this time."""
+
+
 def read_bytes(file: Path) -> bytes:
     """The content of a plain file. Raises BadImage for a link that leads nowhere, a folder, a pipe and the like."""
     try:
@@ -39,7 +43,7 @@ def read_bytes(file: Path) -> bytes:
             raise BadImage("leads nowhere" if file.is_symlink() else "is no plain file")
         return file.read_bytes()
     except OSError as error:
-        raise BadImage(f"cannot be read ({error.strerror or error})") from error
+        raise Unread(f"cannot be read ({error.strerror or error})") from error
 
 
 def open_image(content: bytes, suffix: str) -> Image.Image:
@@ -52,8 +56,10 @@ def open_image(content: bytes, suffix: str) -> Image.Image:
         raise BadImage(f"is {_described(content)}") from error
     except Image.DecompressionBombError as error:
         raise BadImage(f"would unpack to more than {2 * MOST_PIXELS} pixels, which is no radiograph") from error
+    except MemoryError:
+        raise
     except Exception as error:  # of a damaged header Pillow raises whatever it stumbles over
-        raise BadImage(f"is damaged ({error})") from error
+        raise BadImage(_damage(error)) from error
     named = FORMATS.get(suffix.lower())
     if named != ("JPEG" if image.format == "MPO" else image.format):
         raise BadImage(f"is a {image.format} image under the name of another format: rename it")
@@ -97,8 +103,12 @@ def grey(image: Image.Image) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # see open_image
-        truncated = "truncated" in str(error) or isinstance(error, EOFError)
-        raise BadImage("is truncated" if truncated else f"is damaged ({error})") from error
+        raise BadImage(_damage(error)) from error
+
+
+def _damage(error: Exception) -> str:
+    truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+    return "is truncated" if truncated else f"is damaged ({error})"
 
 
 def fit(image: Image.Image, size: int, resize: Resize = "stretch") -> np.ndarray:

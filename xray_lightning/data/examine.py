@@ -12,6 +12,7 @@ from xray_lightning.data.decode import (
     THUMB,
     BadImage,
     Resize,
+    Unread,
     draft,
     fit,
     grey,
@@ -73,7 +74,7 @@ def examine(file: Path, size: int | None, resize: Resize) -> tuple[Facts, np.nda
             pixels = fit(whole, size, resize)
         return Facts(before, len(content), digest_of(content), *header, problem=""), thumb, pixels
     except BadImage as problem:
-        before = before if content else ""  # what kept it from being read need not show in its stamp
+        before = "" if isinstance(problem, Unread) else before  # may be read another time with the same stamp
         digest = digest_of(content) if content else ""
         return Facts(before, len(content), digest, *header, problem=str(problem)), thumb, None
 

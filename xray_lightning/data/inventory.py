@@ -84,7 +84,7 @@ def _examine_all(root: Path, paths: Sequence[str], known: Known, plan: PixelPlan
 def _load(store: Path) -> Known:
     """What was remembered, or nothing where that cannot be read or was written by other rules."""
     try:
-        with np.load(store, allow_pickle=False) as archive:
+        with store.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if int(archive["version"]) != DECODER_VERSION:
                 return {}
             columns = [archive[name].tolist() for name in COLUMNS]

@@ -92,14 +92,26 @@ def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
     return chosen
 
 
-def known_test(rows: Sequence[Radiograph], digests: Sequence[str]) -> list[str]:
-    """Test for the images with these digests, as often as each is named, and unused for all others."""
-    left = Counter(digests)
+def images_tested(rows: Sequence[Radiograph], sides: Sequence[str]) -> list[str]:
+    """The test images by content and class, which is how a checkpoint knows them again."""
+    return sorted(f"{row.digest} {row.class_name}" for row, side in zip(rows, sides, strict=True) if side == TEST)
+
+
+def known_test(rows: Sequence[Radiograph], images: Sequence[str]) -> list[str]:
+    """Test for what `images_tested` named, as often as it did, and unused for all others."""
+    left = Counter(images)
     sides = []
     for row in rows:
-        sides.append(TEST if left[row.digest] > 0 else UNUSED)
-        left[row.digest] -= 1
+        image = f"{row.digest} {row.class_name}"
+        sides.append(TEST if left[image] > 0 else UNUSED)
+        left[image] -= 1
     return sides
+
+
+def leaked(rows: Sequence[Radiograph], sides: Sequence[str]) -> int:
+    """Test images whose group is in training or validation too."""
+    elsewhere = {row.group for row, side in zip(rows, sides, strict=True) if side in (TRAIN, VAL)}
+    return sum(side == TEST and row.group in elsewhere for row, side in zip(rows, sides, strict=True))
 
 
 def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, str], int]:

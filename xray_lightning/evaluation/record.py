@@ -10,7 +10,6 @@ from torch import Tensor
 
 from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.splits import TEST
 from xray_lightning.evaluation.figures import confusion_figure, save_figure
 from xray_lightning.evaluation.metrics import confusion_matrix, per_class_metrics, scalar_metrics
 from xray_lightning.models.classifier import XRayClassifier
@@ -52,8 +51,8 @@ def test_record(
 def _notes(data: XRayDataModule, model: XRayClassifier) -> list[str]:
     """What a reader must know before believing a score; shown wherever the scores are."""
     notes = ["synthetic radiographs"] if data.synthetic else []
-    if leaked := max((count for (_, side), count in data.leaks.items() if side == TEST), default=0):
-        notes.append(f"leaks: {leaked} test images have a patient, a copy or a twin in training")
+    if data.leaked:
+        notes.append(f"leaks: of {data.leaked} test images a patient, a copy or a twin was trained or chosen on")
     if model.class_names != list(data.layout.folders):
         notes.append(f"classes {' + '.join(model.class_names)}")
     weights = str(model.card.get("weights", ""))

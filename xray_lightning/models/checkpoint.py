@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from omegaconf import OmegaConf
 
+from xray_lightning.arguments import check_arguments
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.splits import TEST
+from xray_lightning.data.splits import images_tested
 from xray_lightning.errors import XRayError, why_unreadable
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 
@@ -59,17 +61,13 @@ def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, A
     """What a checkpoint keeps of its data: the `dataset` configuration, the classes and the test images by content."""
     kept = {k: v for k, v in arguments.items() if k not in NOT_KEPT} | {"classes": data.class_names}
     module, _, name = arguments["_target_"].rpartition(".")
-    return {"module": module, "class": name, "arguments": kept, "test": test_digests(data)}
-
-
-def test_digests(data: XRayDataModule) -> list[str]:
-    """The test images by content, which a checkpoint keeps to know them again."""
-    return sorted(data.rows[row].digest for row in data.rows_of(TEST))
+    about = {"test": images_tested(data.rows, data.sides), "leaked": data.leaked}
+    return {"module": module, "class": name, "arguments": kept, **about}
 
 
 def refuse_missing_test_images(card: Mapping[str, Any], data: XRayDataModule) -> None:
     """Raises XRayError unless the folder has all test images of the training, with the same contents."""
-    before, now = Counter(card["data"]["test"]), Counter(test_digests(data))
+    before, now = Counter(card["data"]["test"]), Counter(images_tested(data.rows, data.sides))
     if before != now:
         raise XRayError(
             f"{(before - now).total()} of {before.total()} test images of the checkpoint's training are not in "
@@ -85,15 +83,22 @@ def load_data_module(card: Mapping[str, Any], **now: Any) -> XRayDataModule:
     different today, such as `root` and `cache_dir`; None: as it was.
     """
     saved = card.get("data")
-    if not isinstance(saved, dict) or not isinstance(saved.get("arguments"), dict) or "test" not in saved:
+    kinds = {"arguments": dict, "test": list, "leaked": int}
+    if not isinstance(saved, dict) or not all(isinstance(saved.get(k), kind) for k, kind in kinds.items()):
         raise XRayError("The checkpoint does not say which data it was trained on.")
     kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")
     arguments = saved["arguments"] | {k: v for k, v in now.items() if v is not None}
+    target = {"_target_": f"{kind.__module__}.{kind.__name__}"}
+    try:
+        check_arguments(OmegaConf.create({"dataset": target | saved["arguments"]}))
+    except XRayError as error:
+        raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
+    check_arguments(OmegaConf.create({"dataset": target | arguments}))
     try:
         data = kind(**arguments | {"augment": None, "on_bad_image": "skip"})  # a bad test image is missed below
     except TypeError as error:
         raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
-    data.test_digests = saved["test"]
+    data.known_test, data.leaked = saved["test"], saved["leaked"]
     return data
 
 
