@@ -115,7 +115,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     if chosen["phantoms"]:
         del chosen["dataset"]["root"]  # phantoms are the same wherever they lie
     for group, key in (("dataset", "root"), ("model", "weights")):
-        if key in chosen[group] and Path(chosen[group][key]).exists():
+        if chosen[group].get(key) and Path(chosen[group][key]).exists():
             chosen[group][key] = str(Path(chosen[group][key]).resolve())
     return chosen
 
