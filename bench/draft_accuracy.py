@@ -2,8 +2,8 @@
 
     XRAY_DATA=<folder> python bench/draft_accuracy.py [epochs] [seeds]
 
-`dataset=pneumonia` at half the films' width, where scaled decoding differs most: it gives the target size itself, so
-that nothing is left to the antialiased resize. Judged on validation images; test images are not looked at.
+`dataset=pneumonia`, decoded at half its width and resized from there by as much as films of full size are from
+DRAFT = 256 to 224 pixels. Judged on validation images; test images are not looked at.
 """
 
 import sys
@@ -25,11 +25,13 @@ from xray_lightning.models.checkpoint import load_classifier
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.run import _best_checkpoint, _fit, _same_start, _trainer
 
-WAYS = {"full decoding": 10**6, "scaled decoding": 1}  # least number of pixels a side that decoding keeps
+KEPT = 224 / 256  # of each side, from scaled decoding to the model
 
 
-def trained(way: str, size: int, seed: int, epochs: int, folder: Path) -> tuple[XRayClassifier, XRayDataModule]:
-    decode.DRAFT = examine.DRAFT = WAYS[way]
+def trained(
+    way: str, draft: int, size: int, seed: int, epochs: int, folder: Path
+) -> tuple[XRayClassifier, XRayDataModule]:
+    decode.DRAFT = examine.DRAFT = draft  # least number of pixels a side that decoding keeps
     overrides = [
         "dataset=pneumonia", "model=cnn", "logger=csv", f"dataset.image_size={size}", f"seed={seed}",
         f"trainer.max_epochs={epochs}", f"paths.cache={folder / way}", f"paths.run={folder / way / str(seed)}",
@@ -63,9 +65,10 @@ def main() -> None:
         folder = Path(temporary)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             root = Path(compose("train", ["dataset=pneumonia"]).dataset.root)
-        size = Image.open(next(root.glob("train/NORMAL/*.jpeg"))).width // 2
+        half = Image.open(next(root.glob("train/NORMAL/*.jpeg"))).width // 2
+        size, ways = round(KEPT * half), {"full decoding": 10**6, "scaled decoding": half}
         for seed in range(seeds):
-            runs = {way: trained(way, size, seed, epochs, folder) for way in WAYS}
+            runs = {way: trained(way, draft, size, seed, epochs, folder) for way, draft in ways.items()}
             for way, (model, _) in runs.items():
                 for other, (_, data) in runs.items():
                     scores = validated(model, data)
