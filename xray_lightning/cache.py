@@ -27,6 +27,7 @@ from rich.table import Table
 
 from xray_lightning.artifacts import read_json
 from xray_lightning.cli import command
+from xray_lightning.console import printable
 from xray_lightning.errors import XRayError
 
 DAY = 86400  # seconds
@@ -193,13 +194,9 @@ def _remove(file: CacheFile) -> CacheFile:
     return file
 
 
-def _printable(text: object) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
 def _show(console: Console, folder: Path, files: Sequence[CacheFile]) -> None:
     own = [file for file in files if file.kind != OTHER]
-    others = [_printable(file.what) for file in files if file.kind == OTHER]
+    others = [printable(file.what) for file in files if file.kind == OTHER]
     if own:
         table = Table("kind", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("what", overflow="fold")
@@ -207,9 +204,9 @@ def _show(console: Console, folder: Path, files: Sequence[CacheFile]) -> None:
         table.add_column("last used", no_wrap=True)
         for file in own:
             used = f"{datetime.fromtimestamp(file.used):%Y-%m-%d %H:%M}"
-            table.add_row(file.kind, _printable(file.what), decimal(file.size), used)
+            table.add_row(file.kind, printable(file.what), decimal(file.size), used)
         console.print(table)
-    console.print(f"{_total(own) if own else 'Nothing'} in {_printable(folder)}", soft_wrap=True)
+    console.print(f"{_total(own) if own else 'Nothing'} in {printable(folder)}", soft_wrap=True)
     if others:
         shown = ", ".join(others[:12] + ["…"] * (len(others) > 12))
         console.print(f"Not this command's, and never removed: {shown}", soft_wrap=True)
@@ -219,12 +216,12 @@ def _show(console: Console, folder: Path, files: Sequence[CacheFile]) -> None:
 
 def _show_cleared(console: Console, folder: Path, files: Sequence[CacheFile]) -> None:
     for file in files:
-        what = f"{file.kind} {_printable(file.what)} ({decimal(file.size)})"
+        what = f"{file.kind} {printable(file.what)} ({decimal(file.size)})"
         line = f"Kept {what}: {file.kept}" if file.kept else f"Removed {what}"
         console.print(line, style="yellow" if file.kept else "", soft_wrap=True)
     removed = [file for file in files if not file.kept]
     told = f"{_total(removed)} freed" if removed else "Nothing removed"
-    console.print(f"{told} in {_printable(folder)}", soft_wrap=True)
+    console.print(f"{told} in {printable(folder)}", soft_wrap=True)
 
 
 def _total(files: Sequence[CacheFile]) -> str:

@@ -30,6 +30,11 @@ class ConsoleHandler(logging.Handler):
             get_console().print(text, style=style, soft_wrap=True)
 
 
+def printable(name: object) -> str:
+    """A file's name as it can be shown and logged: control characters and bytes that are no text become `?`."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name))
+
+
 def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Passes the items on, with a bar on terminals that counts them and tells the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

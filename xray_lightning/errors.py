@@ -41,6 +41,15 @@ def why_unreadable(error: Exception) -> str:
 
 
 @contextmanager
+def folder_errors() -> Iterator[None]:
+    """Turns what keeps a folder of images from being read, such as its permissions, into one message."""
+    try:
+        yield
+    except OSError as error:
+        raise XRayError(f"{error.filename} cannot be read ({error.strerror}). Mend its permissions.") from error
+
+
+@contextmanager
 def cache_errors(folder: Path) -> Iterator[None]:
     """Turns what keeps a cache from being written, such as a full disk, into one message with the ways out."""
     try:

@@ -19,6 +19,7 @@ from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.examine import digest_of
 from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError
@@ -114,10 +115,18 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         callback.pop("dirpath", None)
     if chosen["phantoms"]:
         del chosen["dataset"]["root"]  # phantoms are the same wherever they lie
+    for key in ("split_file", "table"):  # what they say counts, not where they lie
+        if chosen["dataset"].get(key):
+            chosen["dataset"][key] = _content(Path(chosen["dataset"][key]), Path(chosen["dataset"].get("root") or "."))
     for group, key in (("dataset", "root"), ("model", "weights")):
         if chosen[group].get(key) and Path(chosen[group][key]).exists():
             chosen[group][key] = str(Path(chosen[group][key]).resolve())
     return chosen
+
+
+def _content(file: Path, root: Path) -> str:
+    found = next((f for f in (file, root / file) if f.is_file()), None)
+    return digest_of(found.read_bytes()) if found else str(file)
 
 
 def _save_config(folder: Path, cfg: DictConfig) -> None:

@@ -202,7 +202,7 @@ def test_a_reference_split_warns_that_it_leaks(pneumonia: Build, caplog: pytest.
 def test_a_grouped_split_never_leaks(pneumonia: Build, caplog: pytest.LogCaptureFixture) -> None:
     for split_seed in range(8):
         data = ready(pneumonia(split_seed=split_seed, val_fraction=0.4))
-        assert data.leaked == 0 and all(len(sides) == 1 for sides in sides_of_groups(data))
+        assert data.leaked == {} and all(len(sides) == 1 for sides in sides_of_groups(data))
     assert "leak" not in caplog.text
 
 

@@ -16,7 +16,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from xray_lightning.artifacts import RowsFile, read_json
+from xray_lightning.artifacts import RowsFile, read_json, write_json
 from xray_lightning.data import decode as decoding
 from xray_lightning.data import pixels
 from xray_lightning.data.catalog import Radiograph
@@ -143,13 +143,32 @@ def test_caches_of_several_sizes_and_choices_lie_side_by_side(
     for _ in range(2):
         for p, chosen in asked:
             assert np.array_equal(load_pixels(p, chosen), expected(p, chosen))
-    assert len(read) == 12 + 12 + 5 + 12
+    assert len(read) == 12 + 12 + 12  # those five had been decoded
+
+
+def test_a_new_file_costs_only_itself(plan: PixelPlan, rows: list[Radiograph], read: list[Path]) -> None:
+    load_pixels(plan, rows[:7])
+    load_pixels(plan, rows[::-1])
+    assert len(read) == 12
+    assert np.array_equal(load_pixels(plan, rows[::-1]), expected(plan, rows[::-1]))
+
+
+def test_images_are_not_taken_from_a_cache_that_is_not_what_it_says(
+    plan: PixelPlan, rows: list[Radiograph], read: list[Path]
+) -> None:
+    load_pixels(plan, rows[:7])
+    (note,) = plan.folder.glob("*.json")
+    about = read_json(note) or {}
+    write_json(note, about | {"digests": about["digests"][::-1]})
+    assert np.array_equal(load_pixels(plan, rows), expected(plan, rows))
+    assert len(read) == 7 + 12
 
 
 def test_beside_a_cache_lies_what_it_holds(plan: PixelPlan, rows: list[Radiograph]) -> None:
     load_pixels(plan, rows)
     about = read_json(plan.path([row.digest for row in rows]).with_suffix(".json")) or {}
     assert time.strptime(about.pop("written"), "%Y-%m-%dT%H:%M:%S")
+    assert about.pop("digests") == [row.digest for row in rows]
     assert about == {"root": str(plan.root.resolve()), "images": 12, "size": 8, "resize": "stretch"}
     assert left(plan.folder) == {".npy", ".json"}
 

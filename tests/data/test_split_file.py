@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray_lightning.data.catalog import Radiograph, write_catalog
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, images_tested, known_test, read_split, split
+from xray_lightning.data.split_file import read_split
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, images_tested, known_test, split
 from xray_lightning.errors import XRayError
 
 MakeRow = Callable[..., Radiograph]
@@ -64,10 +65,24 @@ def test_copies_on_two_sides_keep_their_sides(tmp_path: Path, make_row: MakeRow)
     assert read_split(tmp_path / "catalog.csv", rows) == sides
 
 
-def test_a_new_copy_of_a_listed_image_goes_where_that_is(tmp_path: Path, rows: list[Radiograph]) -> None:
+def test_a_new_copy_of_a_listed_image_is_unused(tmp_path: Path, rows: list[Radiograph]) -> None:
     write_catalog(tmp_path / "catalog.csv", rows, sides := some_split(rows))
     copies = [replace(row, path=f"copy/{row.path}") for row in rows]
-    assert read_split(tmp_path / "catalog.csv", [*rows, *copies]) == [*sides, *sides]
+    assert read_split(tmp_path / "catalog.csv", [*rows, *copies]) == [*sides, *[UNUSED] * len(rows)]
+
+
+def test_renamed_copies_are_on_each_side_as_often_as_listed(tmp_path: Path, make_row: MakeRow) -> None:
+    kinds = ((0, "1"), (0, "1"), (0, "2"), (1, "2"))
+    rows = [make_row(f"{n}.png", label=label, digest=digest) for n, (label, digest) in enumerate(kinds)]
+    write_catalog(tmp_path / "catalog.csv", rows, sides := [TRAIN, TEST, TRAIN, TEST])
+    renamed = [replace(row, path=f"new/{row.path}") for row in rows]
+    assert read_split(tmp_path / "catalog.csv", renamed) == sides
+
+
+def test_a_list_of_other_classes_is_named_as_such(tmp_path: Path, rows: list[Radiograph]) -> None:
+    write_catalog(tmp_path / "catalog.csv", rows, some_split(rows))
+    with pytest.raises(XRayError, match="has no image of the classes other"):
+        read_split(tmp_path / "catalog.csv", [replace(row, class_name="other") for row in rows])
 
 
 def test_without_digests_files_are_known_by_their_paths(

@@ -38,9 +38,9 @@ def no_comparing(found: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins, "details", fail)
 
 
-def test_pairs_are_in_order_with_their_likeness(found: list[Pair]) -> None:
-    assert [pair[:2] for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert [pair[2] for pair in found] == pytest.approx([1, 1, 1], abs=0.01)
+def test_what_is_all_alike_is_joined_by_as_few_pairs_as_can_be(found: list[Pair]) -> None:
+    assert [pair[:2] for pair in found] == [("a", "b"), ("a", "c")]
+    assert [pair[2] for pair in found] == pytest.approx([1, 1], abs=0.01)
 
 
 @pytest.mark.usefixtures("no_comparing")
@@ -97,3 +97,14 @@ def test_a_cache_that_cannot_be_written_is_named(thumbs: np.ndarray, tmp_path: P
     file.write_text("no folder")
     with pytest.raises(XRayError, match=rf"cache cannot be written to {file}"):
         find_twins(DIGESTS, thumbs, file)
+
+
+@pytest.mark.parametrize("constant", ["DECODER_VERSION", "TWIN_VERSION", "THRESHOLD", "BLUR"])
+def test_what_other_rules_found_is_not_taken(
+    found: list[Pair], thumbs: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str
+) -> None:
+    assert found
+    monkeypatch.setattr(twins, constant, getattr(twins, constant) + 0.01)
+    before = set(tmp_path.rglob("*.twins.csv"))
+    find_twins(DIGESTS, thumbs, tmp_path)
+    assert len(set(tmp_path.rglob("*.twins.csv")) - before) == 1

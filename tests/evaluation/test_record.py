@@ -139,14 +139,20 @@ def test_notes_tell_of_synthetic_images_and_random_weights(
 
 @pytest.mark.parametrize(
     ("leaked", "noted"),
-    [(0, []), (3, ["leaks: of 3 test images a patient, a copy or a twin was trained or chosen on"])],
+    [
+        ({}, []),
+        (
+            {"test": 3, "val": 9},
+            ["leaks: of 3 test and 9 val images a patient, a copy or a twin was trained or chosen on"],
+        ),
+    ],
 )
 def test_notes_tell_of_a_test_that_leaks(
     data: PneumoniaDataModule,
     model: CNNClassifier,
     scored: tuple[Tensor, Tensor],
     monkeypatch: pytest.MonkeyPatch,
-    leaked: int,
+    leaked: dict[str, int],
     noted: list[str],
 ) -> None:
     monkeypatch.setattr(data, "leaked", leaked)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from xray_lightning.console import printable
 from xray_lightning.data.catalog import Entry, Radiograph, make_catalog
 from xray_lightning.data.inventory import take_inventory
 from xray_lightning.data.pixels import PixelPlan
@@ -44,7 +45,7 @@ def report_bad(root: Path, collection: Collection, on_bad_image: Literal["stop",
     if not collection.bad:
         return
     total = len(collection.rows) + len(collection.bad)
-    lines = [f"{path} {problem}" for path, problem in sorted(collection.bad.items())]
+    lines = [f"{printable(path)} {problem}" for path, problem in sorted(collection.bad.items())]
     more = [f"… and {len(lines) - LISTED} more"] * (len(lines) > LISTED)
     listed = "\n  ".join(lines[:LISTED] + more)
     message = f"{len(lines)} of {total} files in {root} cannot be used:\n  {listed}\n"

@@ -19,8 +19,9 @@ from xray_lightning.data.collection import Collection, collect, refuse_empty_sid
 from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaked, leaks, read_split, split
-from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.data.split_file import read_split
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaked, leaks, split
+from xray_lightning.errors import XRayError, did_you_mean, folder_errors
 
 
 class XRayDataModule(LightningDataModule):
@@ -81,7 +82,7 @@ class XRayDataModule(LightningDataModule):
         self.balance = balance
         self.augment = augment
         self.known_test: Sequence[str] | None = None  # a checkpoint's test images, when nothing else counts
-        self.leaked = 0  # test images that have their patient, a copy or a twin in training or validation
+        self.leaked: dict[str, int] = {}  # images of val and test that share a group with what comes before them
         self.collection: Collection | None = None
         self._ready = False
         for key, value in (
@@ -115,7 +116,8 @@ class XRayDataModule(LightningDataModule):
         Raises XRayError for folders, files or a split that cannot be used.
         """
         try:
-            entries = self.entries()
+            with folder_errors():
+                entries = self.entries()
         except MissingFolders as error:
             raise XRayError(f"{error}\n{self._how_to_get()}") from error
         self.collection = collect(self.root, entries, self.cache_dir, plan)

@@ -22,6 +22,24 @@ PILLOW_FORMATS = sorted(set(FORMATS.values()))
 MOST_PIXELS = 89_478_485  # Pillow's own limit for a warning; a chest film has 4 to 16 million
 DRAFT = 256  # pixels a side that a scaled JPEG keeps at least: one decoding serves all sizes up to it
 DECODER_VERSION = 2  # part of the caches' names: raise it when any function here gives other values
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "I;16",
+    "I;16B",
+    "I;16L",
+    "I;16N",
+)
 THUMB = 32  # pixels a side
 BLACK = 0
 
@@ -92,6 +110,8 @@ def draft(image: Image.Image, size: int) -> Image.Image:
 def grey(image: Image.Image) -> Image.Image:
     """8-bit grey of any mode: 16 bits are scaled from their full range, transparency shows black."""
     try:
+        if image.mode not in MODES:
+            raise BadImage(f"has values of mode {image.mode}, whose range is not known: save it with 8 or 16 bits")
         if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
             values = np.asarray(image).astype(np.float32) / 257
             return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
@@ -100,7 +120,7 @@ def grey(image: Image.Image) -> Image.Image:
             return Image.alpha_composite(Image.new("RGBA", image.size, "black"), layers).convert("L")
         image.load()
         return image if image.mode == "L" else image.convert("L")
-    except MemoryError:
+    except (MemoryError, BadImage):
         raise
     except Exception as error:  # see open_image
         raise BadImage(_damage(error)) from error

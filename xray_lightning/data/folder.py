@@ -12,7 +12,7 @@ from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.listing import OFFICIAL, Line, below, few, read_table, repeated
 from xray_lightning.data.splits import TEST
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, folder_errors
 
 log = logging.getLogger(__name__)
 NO_CLASS = ("__macosx", "images", "masks")  # folders that come with a data set and tell no class
@@ -45,7 +45,9 @@ class FolderDataModule(XRayDataModule):
         if kaggle is not None and not isinstance(kaggle, KaggleSource):
             raise XRayError("dataset.kaggle needs _target_: xray_lightning.data.download.KaggleSource.")
         self.name, self.root, self.kaggle = name, Path(root), kaggle  # what _how_to_get tells
-        if not self.root.is_dir():
+        with folder_errors():
+            there = self.root.is_dir()
+        if not there:
             expected = "" if kaggle else f" {EXPECTED}"
             raise XRayError(
                 f"There is no folder {root}: dataset.root=<folder> names one.{expected}\n{self._how_to_get()}"
@@ -53,7 +55,8 @@ class FolderDataModule(XRayDataModule):
         self.pattern = _compiled(patient_pattern)
         self.table = self.root / table if table else None  # of an absolute path, that path
         self.lines = read_table(self.table) if self.table else None
-        self.layout = Layout(self._classes(folders), official=_official, patient=self._patient)
+        with folder_errors():
+            self.layout = Layout(self._classes(folders), official=_official, patient=self._patient)
         super().__init__(name=name, root=root, **shared)
         told = ", ".join(f"{label} {name}" for label, name in enumerate(self.class_names))
         positive = f"; {self.class_names[1]} is the positive one" if len(self.class_names) == 2 else ""

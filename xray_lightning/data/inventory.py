@@ -1,20 +1,19 @@
 """What is known of the files of a data set, read once and kept while they stay as they are."""
 
-import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from xray_lightning.artifacts import atomic_write
+from xray_lightning.artifacts import atomic_write, locked
 from xray_lightning.data.decode import DECODER_VERSION, THUMB, Resize
 from xray_lightning.data.examine import Facts, examine, stamp
 from xray_lightning.data.parallel import in_order
-from xray_lightning.data.pixels import PixelPlan
+from xray_lightning.data.pixels import PixelPlan, root_key
 from xray_lightning.errors import cache_errors
 
 log = logging.getLogger(__name__)
@@ -36,18 +35,15 @@ def take_inventory(root: Path, paths: Sequence[str], cache_dir: Path, plan: Pixe
     Where none is known yet, the pixels that `plan` describes are made of the same reading. Two processes that
     ask at once read the files once. Raises XRayError where the cache cannot be written to.
     """
-    name = hashlib.blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
-    store = cache_dir / "catalogs" / f"{name}.npz"
+    store = cache_dir / "catalogs" / f"{root_key(root)}.npz"
     stamps = [stamp(root / path) for path in paths]
     known = _load(store)
     if _news(paths, stamps, known):
-        with cache_errors(store.parent):
-            store.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{store}.lock"):
-                known = _load(store)
-                if news := _news(paths, stamps, known):
-                    _examine_all(root, [paths[i] for i in news], known, plan if len(news) == len(paths) else None)
-                    _save(store, root, known)
+        with cache_errors(cache_dir), locked(store):
+            known = _load(store)
+            if news := _news(paths, stamps, known):
+                _examine_all(root, [paths[i] for i in news], known, plan if len(news) == len(paths) else None)
+                _save(store, root, known)
     thumbs = np.stack([known[path][1] for path in paths]) if paths else np.zeros((0, THUMB, THUMB), np.uint8)
     return Inventory([known[path][0] for path in paths], thumbs)
 
@@ -95,7 +91,7 @@ def _load(store: Path) -> Known:
 
 
 def _save(store: Path, root: Path, known: Known) -> None:
-    kept = {path: entry for path, entry in known.items() if (root / path).exists()}
+    kept = {path: entry for path, entry in known.items() if os.path.exists(root / path)}
     rows = [asdict(facts) for facts, _ in kept.values()]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
     arrays: dict[str, Any] = {name: np.array(values, dtype=np.int64 if name in ("size", "width", "height") else np.str_)

@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
-from xray_lightning.artifacts import RowsFile, is_whole_array, write_json
+from xray_lightning.artifacts import RowsFile, is_whole_array, locked, read_json, write_json
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.data.decode import DECODER_VERSION, BadImage, Resize, draft, fit, grey, open_image, read_bytes
 from xray_lightning.data.examine import digest_of
@@ -19,6 +18,11 @@ from xray_lightning.data.parallel import in_order
 from xray_lightning.errors import XRayError, cache_errors
 
 log = logging.getLogger(__name__)
+
+
+def root_key(root: Path) -> str:
+    """Names what is kept of a folder, wherever the program is started from."""
+    return hashlib.blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,27 @@ class PixelPlan:
     def path(self, digests: Sequence[str]) -> Path:
         return self.folder / f"{self.fingerprint(digests)}.npy"
 
+    def decoded(self) -> dict[str, np.ndarray]:
+        """Images that the cache has already, by digest: some files more or less cost only themselves."""
+        found: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob("*.npy")):
+            digests = (read_json(path.with_suffix(".json")) or {}).get("digests", [])
+            same = digests and self.fingerprint(digests) == path.stem
+            if same and is_whole_array(path, np.uint8, (len(digests), self.size, self.size)):
+                found.update(zip(digests, np.load(path, mmap_mode="r", allow_pickle=False), strict=True))
+        return found
+
     def open(self) -> RowsFile:
         """A file that takes images until it is known what it must be called. The caller holds a lock on `root`."""
-        name = hashlib.blake2b(str(self.root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
-        return RowsFile(self.folder / f".{name}.part", (self.size, self.size), np.uint8)
+        return RowsFile(self.folder / f".{root_key(self.root)}.part", (self.size, self.size), np.uint8)
 
     def finish(self, rows: RowsFile, digests: Sequence[str]) -> None:
         """Names the file by the digests of its images, and says beside it what it holds."""
         path = self.path(digests)
         rows.finish(path)
         about = {"root": str(self.root.resolve()), "images": len(digests), "size": self.size, "resize": self.resize}
-        write_json(path.with_suffix(".json"), about | {"written": datetime.now().isoformat(timespec="seconds")})
+        about["written"] = datetime.now().isoformat(timespec="seconds")
+        write_json(path.with_suffix(".json"), about | {"digests": list(digests)})
         log.info("Decoded %d images of %s at %d pixels into %s", len(digests), self.root.name, self.size, path)
 
 
@@ -64,17 +78,20 @@ def load_pixels(plan: PixelPlan, rows: Sequence[Radiograph]) -> np.ndarray:
     path = plan.path(digests)
     shape = (len(rows), plan.size, plan.size)
     if not is_whole_array(path, np.uint8, shape):
-        with cache_errors(plan.folder):
-            plan.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not is_whole_array(path, np.uint8, shape):
-                    _build(plan, rows, RowsFile(path.with_suffix(".part"), shape[1:], np.uint8))
+        with cache_errors(plan.folder), locked(path):
+            if not is_whole_array(path, np.uint8, shape):
+                _build(plan, rows, RowsFile(path.with_suffix(".part"), shape[1:], np.uint8))
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _build(plan: PixelPlan, rows: Sequence[Radiograph], file: RowsFile) -> None:
     try:
-        for image in in_order(lambda row: _decoded(plan, row), rows, f"Decoding {plan.root.name}"):
+        have = plan.decoded()
+
+        def image_of(row: Radiograph) -> np.ndarray:
+            return have[row.digest] if row.digest in have else _decoded(plan, row)
+
+        for image in in_order(image_of, rows, f"Decoding {plan.root.name}"):
             file.append(image)
         plan.finish(file, [row.digest for row in rows])
     except BaseException:

@@ -1,16 +1,15 @@
 """Grouped, stratified splits: what belongs together stays together, and the counts are exact."""
 
-import csv
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
-from pathlib import Path
 
 from xray_lightning.data.catalog import Radiograph
-from xray_lightning.errors import XRayError
 
+log = logging.getLogger(__name__)
 TRAIN, VAL, TEST = "train", "val", "test"
 UNUSED = "unused"  # an image outside the official test whose patient is in it, or one that a split file leaves out
 SIDES = (TRAIN, VAL, TEST)
@@ -54,6 +53,9 @@ def split(
         for side, fraction in ((TEST, test_fraction), (VAL, val_fraction)):
             wanted = _ceil_share(sizes[label], fraction or 0.0)
             chosen = _exact_choice([len(members[g]) for g in pool], wanted)
+            if (found := sum(len(members[pool[position]]) for position in chosen)) < wanted:
+                name = next(row.class_name for row in rows if row.label == label)
+                log.warning("%s: %d %s images instead of %d, which whole groups do not give", name, found, side, wanted)
             for position in chosen:
                 for i in members[pool[position]]:
                     sides[i] = side
@@ -108,10 +110,14 @@ def known_test(rows: Sequence[Radiograph], images: Sequence[str]) -> list[str]:
     return sides
 
 
-def leaked(rows: Sequence[Radiograph], sides: Sequence[str]) -> int:
-    """Test images whose group is in training or validation too."""
-    elsewhere = {row.group for row, side in zip(rows, sides, strict=True) if side in (TRAIN, VAL)}
-    return sum(side == TEST and row.group in elsewhere for row, side in zip(rows, sides, strict=True))
+def leaked(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[str, int]:
+    """How many validation images have a group that trains too, and test images one that trains or validates."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for row, side in zip(rows, sides, strict=True):
+        groups[side].add(row.group)
+    seen = {VAL: groups[TRAIN], TEST: groups[TRAIN] | groups[VAL]}
+    counts = Counter(s for row, s in zip(rows, sides, strict=True) if s in seen and row.group in seen[s])
+    return dict(sorted(counts.items()))
 
 
 def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, str], int]:
@@ -126,51 +132,3 @@ def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, s
                 if counts[one]:
                     shared[one, other] += counts[other]
     return {pair: count for pair, count in shared.items() if count}
-
-
-def read_split(path: Path, rows: Sequence[Radiograph]) -> list[str]:
-    """The side of each row from a CSV with `split` and `digest`, `path` or both, such as a run's catalog.csv.
-
-    Files are known by their digest where the list has one, so they may have been renamed or moved. Rows that
-    the list does not have are unused. Raises XRayError for a list that cannot be read, that names other sides
-    or images that are not there.
-    """
-    classes = {row.class_name for row in rows}
-    lines = [line for line in _read_lines(path) if line.get("class_name") in {*classes, None}]
-    key = "digest" if lines and "digest" in lines[0] else "path"
-    exact = {(line[key], line.get("path", "")): line["split"] for line in lines}
-    any_copy = {line[key]: line["split"] for line in lines}
-    named = [exact.get((getattr(row, key), row.path)) or any_copy.get(getattr(row, key)) for row in rows]
-    present = {getattr(row, key) for row in rows}
-    asked = {line[key]: line.get("path", line[key]) for line in lines if line["split"] != UNUSED}
-    if lost := sorted(name for known, name in asked.items() if known not in present):
-        raise XRayError(
-            f"{len(lost)} of {len(asked)} images in {path} are not in the data set, or have other contents: "
-            f"{', '.join(lost[:5])}{', …' * (len(lost) > 5)}. The split can be repeated on the same files only."
-        )
-    return [side or UNUSED for side in named]
-
-
-def _read_lines(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # Excel writes a mark
-            header, *content = [line for line in csv.reader(file) if line] or [[]]
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise XRayError(
-            f"dataset.split_file={path} cannot be read ({reason}). Give a CSV, such as a run's catalog.csv."
-        ) from error
-    if "split" not in header or not {"digest", "path"} & set(header) or not content:
-        raise XRayError(f"dataset.split_file={path} needs the columns split and digest or path, and a line an image.")
-    if ragged := [number for number, line in enumerate(content, start=2) if len(line) != len(header)]:
-        raise XRayError(f"dataset.split_file={path}: line {ragged[0]} has not the {len(header)} values of the first.")
-    lines = [dict(zip(header, line, strict=True)) for line in content]
-    valid = (*SIDES, UNUSED)
-    if unknown := sorted({line["split"] for line in lines} - {*valid}):
-        raise XRayError(f"dataset.split_file={path} has the split '{unknown[0]}'. Valid: {', '.join(valid)}.")
-    sides: dict[tuple[str, str], str] = {}
-    for line in lines:
-        name = (line.get("digest", ""), line.get("path", ""))
-        if sides.setdefault(name, line["split"]) != line["split"]:
-            raise XRayError(f"dataset.split_file={path} has {name[1] or name[0]} in two splits.")
-    return lines

@@ -10,7 +10,7 @@ import numpy as np
 
 from xray_lightning.artifacts import write_csv
 from xray_lightning.console import progress
-from xray_lightning.data.decode import THUMB
+from xray_lightning.data.decode import DECODER_VERSION, THUMB
 from xray_lightning.errors import cache_errors
 
 log = logging.getLogger(__name__)
@@ -58,16 +58,38 @@ def pairs_above(a: np.ndarray, b: np.ndarray | None = None) -> Iterator[tuple[in
                 yield int(start + i), int(first + j), float(likeness[i, j])
 
 
+def _joining(pairs: Iterator[tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
+    """Those pairs that no chain of earlier ones has joined: a thousand frames of one film give 999, not 499500."""
+    parent: dict[int, int] = {}
+
+    def root(key: int) -> int:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for i, j, likeness in pairs:
+        a, b = root(i), root(j)
+        if a != b:
+            parent[b] = a
+            yield i, j, likeness
+
+
 def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> list[Pair]:
-    """Pairs of different files that show one film, remembered in `cache_dir` by the contents compared."""
+    """Pairs of different files that show one film, remembered in `cache_dir` by the contents compared.
+
+    Of files that are all alike each is paired once, with one of the others.
+    """
     order = {digest: position for position, digest in enumerate(digests)}
     known = sorted(order)
-    key = hashlib.blake2b("\n".join([f"{TWIN_VERSION}:{THRESHOLD}", *known]).encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b(
+        "\n".join([f"{DECODER_VERSION}:{TWIN_VERSION}:{THRESHOLD}:{BLUR}", *known]).encode(), digest_size=12
+    ).hexdigest()
     path = cache_dir / "catalogs" / f"{key}.twins.csv"
     found = _read(path)
     if found is None:
         vectors = details(thumbs[[order[digest] for digest in known]])
-        found = sorted((known[i], known[j], round(likeness, 4)) for i, j, likeness in pairs_above(vectors))
+        found = [(known[i], known[j], round(likeness, 4)) for i, j, likeness in _joining(pairs_above(vectors))]
         with cache_errors(path.parent):
             write_csv(path, HEADER, found)
         log.info("Found %d pairs of near-identical images in %d files", len(found), len(known))

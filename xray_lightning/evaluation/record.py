@@ -52,7 +52,8 @@ def _notes(data: XRayDataModule, model: XRayClassifier) -> list[str]:
     """What a reader must know before believing a score; shown wherever the scores are."""
     notes = ["synthetic radiographs"] if data.synthetic else []
     if data.leaked:
-        notes.append(f"leaks: of {data.leaked} test images a patient, a copy or a twin was trained or chosen on")
+        counts = " and ".join(f"{count} {side}" for side, count in data.leaked.items())
+        notes.append(f"leaks: of {counts} images a patient, a copy or a twin was trained or chosen on")
     if model.class_names != list(data.layout.folders):
         notes.append(f"classes {' + '.join(model.class_names)}")
     weights = str(model.card.get("weights", ""))

@@ -83,7 +83,7 @@ def load_data_module(card: Mapping[str, Any], **now: Any) -> XRayDataModule:
     different today, such as `root` and `cache_dir`; None: as it was.
     """
     saved = card.get("data")
-    kinds = {"arguments": dict, "test": list, "leaked": int}
+    kinds = {"arguments": dict, "test": list, "leaked": dict}
     if not isinstance(saved, dict) or not all(isinstance(saved.get(k), kind) for k, kind in kinds.items()):
         raise XRayError("The checkpoint does not say which data it was trained on.")
     kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")

@@ -20,7 +20,7 @@ from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
-CARD_FORMAT = 1
+CARD_FORMAT = 2
 TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
 
 

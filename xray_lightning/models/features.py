@@ -7,10 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 
-from xray_lightning.artifacts import is_whole_array, write_json, write_zeros
+from xray_lightning.artifacts import is_whole_array, locked, write_json, write_zeros
 from xray_lightning.console import progress
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import cache_errors
@@ -38,11 +37,16 @@ class FeatureStore:
 
         Raises XRayError where the folder cannot be written to.
         """
-        with cache_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):
+        if not self._has(rows):
+            with cache_errors(self.folder), locked(self.path):
                 self._fill(pixels, rows, embed)
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    def _has(self, rows: np.ndarray) -> bool:
+        chunks = -(-self.shape[0] // CHUNK)
+        if not (is_whole_array(self.path, np.float16, self.shape) and is_whole_array(self.marks, np.bool_, (chunks,))):
+            return False
+        return bool(np.load(self.marks, allow_pickle=False)[np.unique(rows // CHUNK)].all())
 
     def _fill(self, pixels: Images, rows: np.ndarray, embed: Callable[[np.ndarray], np.ndarray]) -> None:
         features, done = self._open()
