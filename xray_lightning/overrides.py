@@ -37,6 +37,8 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
     assert first is not None
+    if config_name != "test" and "dataset" in first and "_target_" not in first.dataset:
+        raise XRayError("dataset=checkpoint is for test.py, which takes it by itself. Choose another data set.")
     if "run_name" in first:
         _check_outputs(first)
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:

@@ -5,6 +5,7 @@ python -m xray_lightning.data.audit dataset=covid against=pneumonia
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,18 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from xray_lightning.arguments import check_arguments
 from xray_lightning.artifacts import atomic_write, write_csv, write_json
 from xray_lightning.cli import command
-from xray_lightning.config import CONF, build
+from xray_lightning.config import CONF, build, slug
 from xray_lightning.data.audit_figures import films_figure, pairs_figure
 from xray_lightning.data.audit_report import report
 from xray_lightning.data.catalog import Radiograph, write_catalog
 from xray_lightning.data.collection import Collection
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.overlap import NEAR, Shared, across_classes, across_patients, across_sides, between, within
+from xray_lightning.data.overlap import NEAR, PATIENT, Shared, across_sides, between, summary, within
 from xray_lightning.data.shortcuts import exposure, find_shortcuts
-from xray_lightning.data.splits import TEST, TRAIN
+from xray_lightning.data.splits import TEST, TRAIN, leaks
 from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.evaluation.figures import save_figure
 
@@ -41,8 +43,9 @@ def audit(data: XRayDataModule, other: XRayDataModule | None, folder: Path) -> d
         "synthetic": data.synthetic,
         "images": data.counts(),
         "published": _published(data, collection),
-        "bad": collection.bad,
-        "shared": _summary(data, pairs),
+        "bad": {_as_text(path): problem for path, problem in collection.bad.items()},
+        "leaks": _leaks(data),
+        "shared": summary(collection, data.sides),
         "files": _files(collection.rows, data.class_names),
         "exposure": _exposure(collection, data.class_names),
         "shortcuts": [
@@ -52,9 +55,9 @@ def audit(data: XRayDataModule, other: XRayDataModule | None, folder: Path) -> d
         ],
     }  # fmt: skip
     write_catalog(folder / "catalog.csv", data.rows, data.sides)
-    listed = [*pairs, *(p for p in across_sides(data.rows, data.sides, []))]
-    _write_pairs(folder / "shared.csv", listed, data, data)
-    save_figure(films_figure(collection, data.class_names, str(data.name)), folder / "figures" / "films.png")
+    patients = [pair for pair in across_sides(collection, data.sides) if pair.kind == PATIENT]
+    _write_pairs(folder / "shared.csv", [*pairs, *patients], data, data)
+    save_figure(films_figure(collection, data), folder / "figures" / "films.png")
     shown = sorted((p for p in pairs if p.kind == NEAR), key=lambda p: p.likeness or 0)[:PAIRS_SHOWN]
     if shown:
         save_figure(pairs_figure(shown, data, data), folder / "figures" / "shared.png")
@@ -75,35 +78,27 @@ def _catalogued(data: XRayDataModule) -> Collection:
 
 
 def _published(data: XRayDataModule, collection: Collection) -> dict[str, dict[str, int]]:
-    """Images found in each folder, bad ones included, and how many its publisher counts."""
+    """Images found in each folder of the classes asked for, bad ones included, and how many its publisher counts."""
     if data.kaggle is None:
         return {}
+    skipped = {f for name, folders in data.layout.folders.items() if name not in data.class_names for f in folders}
+    counts = {folder: n for folder, n in data.kaggle.counts.items() if folder not in skipped}
     paths = [*(row.path for row in collection.rows), *collection.bad]
-    found = Counter(f for path in paths for f in data.kaggle.counts if path.startswith(f"{f}/"))
-    return {folder: {"published": n, "found": found[folder]} for folder, n in data.kaggle.counts.items()}
+    found = Counter(folder for path in paths for folder in counts if path.startswith(f"{folder}/"))
+    return {folder: {"published": n, "found": found[folder]} for folder, n in counts.items()}
 
 
-def _summary(data: XRayDataModule, pairs: Sequence[Shared]) -> dict[str, Any]:
-    rows, sides = data.rows, data.sides
-    kinds = ("identical", "near-identical", "same patient")
+def _as_text(path: str) -> str:
+    """The path with bytes that are no UTF-8, and so cannot be in a JSON file, as \\xff."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
-    def counted(some: Sequence[Shared]) -> dict[str, int]:
-        counts = Counter(pair.kind for pair in some)
-        return {kind: counts[kind] for kind in kinds}
 
-    parted = across_sides(rows, sides, pairs)
-    by_sides = Counter(" and ".join(sorted((sides[p.a], sides[p.b]))) for p in parted)
-    groups = Counter(row.group for row in rows)
-    return {
-        "pairs": counted(pairs),
-        "two splits": counted(parted) | {"which": dict(by_sides)},
-        "two classes": counted(across_classes(rows, pairs)),
-        "two patients": counted(across_patients(rows, pairs)),
-        "groups": len(groups),
-        "largest group": max(groups.values()),
-        "patients": len({row.patient for row in rows if row.patient}),
-        "without a patient": sum(not row.patient for row in rows),
-    }
+def _leaks(data: XRayDataModule) -> list[dict[str, Any]]:
+    """Images of one side that belong with images of another, directly or through others: what training refuses."""
+    return [
+        {"images": count, "of": data.sides.count(side), "side": side, "in": other}
+        for (other, side), count in leaks(data.rows, data.sides).items()
+    ]
 
 
 def _files(rows: Sequence[Radiograph], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -139,16 +134,17 @@ def _exposure(collection: Collection, classes: Sequence[str]) -> dict[str, dict[
 def _against(data: XRayDataModule, collection: Collection, other: XRayDataModule, folder: Path) -> dict[str, Any]:
     """How many images of each class, and of each side, the other data set has too, and on which of its sides."""
     pairs = between(collection, _catalogued(other))
-    _write_pairs(folder / f"shared_with_{other.name}.csv", pairs, data, other)
+    name = f"shared_with_{slug(other.name)}"
+    _write_pairs(folder / f"{name}.csv", pairs, data, other)
     if pairs:
         shown = sorted(pairs, key=lambda p: p.likeness or 0)[:PAIRS_SHOWN]
-        save_figure(pairs_figure(shown, data, other), folder / "figures" / f"shared_with_{other.name}.png")
+        save_figure(pairs_figure(shown, data, other), folder / "figures" / f"{name}.png")
     classes: dict[str, dict[str, Any]] = {}
-    for name in data.class_names:
-        own = [p for p in pairs if data.rows[p.a].class_name == name]
+    for class_name in data.class_names:
+        own = [p for p in pairs if data.rows[p.a].class_name == class_name]
         cells = {(p.a, other.rows[p.b].class_name, other.sides[p.b]) for p in own}
-        classes[name] = {
-            "images": sum(row.class_name == name for row in data.rows),
+        classes[class_name] = {
+            "images": sum(row.class_name == class_name for row in data.rows),
             "shared": len({p.a for p in own}),
             "where": dict(Counter(f"{c} ({side})" for _, c, side in sorted(cells)).most_common()),
         }
@@ -156,6 +152,7 @@ def _against(data: XRayDataModule, collection: Collection, other: XRayDataModule
     return {
         "dataset": other.name,
         "root": str(other.root),
+        "file": f"{name}.csv",
         "pairs": dict(Counter(p.kind for p in pairs)),
         "classes": classes,
         "trained here, tested there": meetings[TRAIN, TEST],
@@ -190,6 +187,7 @@ def main(cfg: DictConfig) -> None:
     from rich import get_console
     from rich.markdown import Markdown
 
+    check_arguments(cfg)
     data = build(cfg.dataset, on_leak="warn", on_bad_image="skip")
     other = _other(cfg.against, HydraConfig.get().overrides.task) if cfg.against else None
     folder = Path(cfg.paths.run)

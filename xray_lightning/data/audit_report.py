@@ -1,5 +1,6 @@
 """What an audit found, as Markdown for the terminal and for audit.md: first what is wrong, then the tables."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,12 @@ Record = Mapping[str, Any]
 
 def report(record: Record) -> str:
     """The text of audit.md for the content of audit.json."""
-    title = f"# Audit of {record['dataset']}{', synthetic radiographs' if record['synthetic'] else ''}"
-    parts = [title, f"Images in `{record['root']}`.", "## Findings", *_findings(record)]
+    title = f"# Audit of {_text(record['dataset'])}{', synthetic radiographs' if record['synthetic'] else ''}"
+    parts = [title, f"Images in {_code(record['root'])}.", "## Findings", _findings(record)]
     parts += ["## Images of each class and split", _counts(record), *_published(record)]
     parts += ["## Shared images", _shared(record["shared"])]
     if "against" in record:
-        parts += [f"## Shared with {record['against']['dataset']}", *_against(record["against"])]
+        parts += [f"## Shared with {_text(record['against']['dataset'])}", *_against(record["against"])]
     parts += ["## Files of each class", _files(record["files"])]
     parts += ["## Exposure of each class", _exposure(record["exposure"])]
     parts += ["## What tells the class without a look at the lungs", *_shortcuts(record)]
@@ -26,51 +27,76 @@ def report(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _findings(record: Record) -> Iterator[str]:
-    shared = record["shared"]
-    findings = []
-    for what, why in (
-        ("two splits", "this is a **leak**: training refuses it unless told to go on"),
-        ("two classes", "one film cannot have two diagnoses; such groups are kept in train"),
-        ("two patients", "one film under two patients' names; their groups are joined"),
-    ):
-        counts = {kind: n for kind, n in shared[what].items() if kind != "which" and n}
-        if counts:
-            kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
-            where = ", ".join(f"{n} {sides}" for sides, n in shared[what].get("which", {}).items())
-            findings.append(f"Pairs across {what}: {kinds}{f' ({where})' if where else ''}; {why}.")
-    if "against" in record:
-        findings += _against_findings(record["against"])
+def _text(name: object) -> str:
+    """A name as it is, on one line, whatever it means in Markdown."""
+    escaped = re.sub(r"[\\`*|<>\[\]~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", str(name))
+    return re.sub(r"\s+", " ", escaped)
+
+
+def _code(path: str) -> str:
+    """A path as code, between more backticks than it holds itself."""
+    path = re.sub(r"\s+", " ", path)
+    fence = "`" * (1 + max(map(len, re.findall("`+", path)), default=0))
+    return f"{fence} {path} {fence}" if "`" in path else f"`{path}`"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _findings(record: Record) -> str:
+    findings = [*_shared_findings(record), *_against_findings(record.get("against"))]
     for shortcut in record["shortcuts"]:
         film = shortcut["attribute"] in OF_THE_FILM
-        told = ", ".join(f"{name} ({shortcut['index'][name]:.2f})" for name in shortcut["tells"])
+        told = ", ".join(f"{_text(name)} ({shortcut['index'][name]:.2f})" for name in shortcut["tells"])
         if told:
             advice = "; the lungs may explain a part of that" if film else ": a **shortcut** that a network can take"
             findings.append(f"{shortcut['attribute'].capitalize()} alone tells {told}{advice}.")
-    short = {f: c for f, c in record["published"].items() if c["found"] != c["published"]}
-    if short:
-        total = sum(c["found"] for c in record["published"].values())
+    if any(c["found"] != c["published"] for c in record["published"].values()):
+        found = sum(c["found"] for c in record["published"].values())
         published = sum(c["published"] for c in record["published"].values())
-        findings.append(f"{total} images where the publisher counts {published}: not the complete data set.")
+        findings.append(
+            f"{_number(found, 'image')} where the publisher counts {published}: not the published data set."
+        )
     if record["bad"]:
-        findings.append(f"{len(record['bad'])} files cannot be used, see below.")
-    yield "\n".join(f"- {finding}" for finding in findings) if findings else "Nothing was found to be wrong."
+        findings.append(f"{_number(len(record['bad']), 'file')} cannot be used, see below.")
+    return "\n".join(f"- {finding}" for finding in findings) if findings else "Nothing was found to be wrong."
 
 
-def _against_findings(against: Record) -> Iterator[str]:
+def _shared_findings(record: Record) -> Iterator[str]:
+    for leak in record["leaks"]:
+        yield (
+            f"{leak['images']} of {leak['of']} {leak['side']} images with their patient, a copy or a twin in "
+            f"{leak['in']}: a **leak**, scores on this split are too good."
+        )
+    for what, why in (
+        ("two splits", ""),
+        ("two classes", "; one film cannot have two diagnoses"),
+        ("two patients", "; one film under two patients' names, who count as one group"),
+    ):
+        counts = {kind: n for kind, n in record["shared"][what].items() if kind != "which" and n}
+        if counts:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+            where = ", ".join(f"{n} {sides}" for sides, n in record["shared"][what].get("which", {}).items())
+            yield f"Pairs across {what}: {kinds}{f' ({where})' if where else ''}{why}."
+
+
+def _against_findings(against: Record | None) -> Iterator[str]:
+    if against is None:
+        return
     shared = sum(c["shared"] for c in against["classes"].values())
     total = sum(c["images"] for c in against["classes"].values())
-    name = against["dataset"]
+    name = _text(against["dataset"])
     if not shared:
         yield f"No image is shared with {name}."
         return
-    yield f"{shared} of {total} images are in {name} too: scores on one say little of a model trained on the other."
-    for key, text in (
-        ("trained here, tested there", f"{{}} pairs have their image here in train and in {name} in test."),
-        ("trained there, tested here", f"{{}} pairs have their image in {name} in train and here in test."),
+    yield f"{shared} of {total} images also in {name}: scores on one say little of a model trained on the other."
+    for key, here, there in (
+        ("trained here, tested there", "train", "test"),
+        ("trained there, tested here", "test", "train"),
     ):
         if against[key]:
-            yield text.format(against[key])
+            yield f"{_number(against[key], 'pair')} with one image in {here} here, the other in {there} in {name}."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -81,34 +107,27 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _counts(record: Record) -> str:
     sides = list(record["images"])
     classes = list(next(iter(record["images"].values())))
-    rows = [[name, *(counts := [record["images"][s][name] for s in sides]), sum(counts)] for name in classes]
+    rows = [[_text(c), *(counts := [record["images"][s][c] for s in sides]), sum(counts)] for c in classes]
     totals = [sum(record["images"][s].values()) for s in sides]
     table = _table(["class", *sides, "all"], [*rows, ["all", *totals, sum(totals)]])
-    note = (
-        "\n\n*unused*: outside the official test, but of a patient or a film that is in it." if UNUSED in sides else ""
-    )
-    return table + note
+    note = "*unused*: left out by the split file or, not being in the official test, of a patient or a film that is."
+    return f"{table}\n\n{note}" if UNUSED in sides else table
 
 
 def _published(record: Record) -> list[str]:
     if not record["published"]:
         return []
-    rows = [
-        [
-            folder,
-            c["published"],
-            c["found"],
-            "" if c["found"] == c["published"] else f"{c['found'] - c['published']:+d}",
-        ]
-        for folder, c in record["published"].items()
-    ]
+    rows = []
+    for folder, c in record["published"].items():
+        off = c["found"] - c["published"]
+        rows.append([_text(folder), c["published"], c["found"], f"{off:+d}" if off else ""])
     return [_table(["folder", "published", "found", "difference"], rows)]
 
 
 def _shared(shared: Record) -> str:
-    kinds = list(shared["pairs"])
+    kinds = [kind for kind in shared["two splits"] if kind != "which"]
     rows = [
-        [where, *(shared[key][kind] if key != "pairs" or kind != "same patient" else "" for kind in kinds)]
+        [where, *(shared[key].get(kind, "") for kind in kinds)]
         for where, key in (
             ("in the data set", "pairs"),
             ("across two splits", "two splits"),
@@ -116,42 +135,44 @@ def _shared(shared: Record) -> str:
             ("across two patients", "two patients"),
         )
     ]
-    known = f"{shared['patients']} patients are known by file name, {shared['without a patient']} images have none."
-    groups = f"{shared['groups']} groups stay together in the split; the largest has {shared['largest group']} images."
+    known = f"Patients known: {shared['patients']}; images without a known patient: {shared['without a patient']}."
+    groups = (
+        f"Groups that belong together: {shared['groups']}, the largest of {_number(shared['largest group'], 'image')}."
+    )
     return f"{_table(['pairs', *kinds], rows)}\n\n{known} {groups} The pairs are listed in `shared.csv`."
 
 
 def _against(against: Record) -> list[str]:
     rows = [
-        [name, c["images"], c["shared"], ", ".join(f"{n} {where}" for where, n in c["where"].items()) or "–"]
-        for name, c in against["classes"].items()
+        [_text(name), c["images"], c["shared"], _listed(c["where"]) or "–"] for name, c in against["classes"].items()
     ]
-    kinds = ", ".join(f"{n} {kind}" for kind, n in against["pairs"].items()) or "none"
-    name = against["dataset"]
+    kinds = _listed({kind: n for kind, n in against["pairs"].items() if n})
     return [
-        _table(["class here", "images", "shared", f"class and split in {name}"], rows),
-        f"Pairs: {kinds}. They are listed in `shared_with_{name}.csv`.",
+        _table(["class here", "images", "shared", f"class and split in {_text(against['dataset'])}"], rows),
+        f"Pairs: {kinds}. They are listed in {_code(against['file'])}." if kinds else "No pairs.",
     ]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {_text(name)}" for name, n in counts.items())
 
 
 def _files(files: Record) -> str:
-    def some(counts: Mapping[str, int]) -> str:
-        return ", ".join(f"{name} {n}" for name, n in counts.items())
-
     rows = []
     for name, f in files.items():
         size, count = f["commonest_size"] or ("–", 0)
         middle = f"{f['median_width']:.0f}x{f['median_height']:.0f}" if count else "–"
-        rows.append([name, some(f["formats"]), some(f["modes"]), f["sizes"], f"{size} ({count})", middle])
+        commonest = f"{size} ({count})" if count else "–"
+        rows.append([_text(name), _listed(f["formats"]), _listed(f["modes"]), f["sizes"], commonest, middle])
     header = ["class", "formats", "colour modes", "sizes", "commonest size", "median width x height"]
-    sources = [f"Sources of {name}: {some(f['sources'])}." for name, f in files.items() if f["sources"]]
+    sources = [f"Sources of {_text(name)}: {_listed(f['sources'])}." for name, f in files.items() if f["sources"]]
     return "\n\n".join([_table(header, rows), *sources])
 
 
 def _exposure(exposure: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     names = list(next(iter(exposure.values())))
     rows = [
-        [name, *(f"{q[1]:.0f} ({q[0]:.0f} to {q[2]:.0f})" for q in values.values())]
+        [_text(name), *(f"{q[1]:.0f} ({q[0]:.0f} to {q[2]:.0f})" for q in values.values())]
         for name, values in exposure.items()
     ]
     note = "Median (quartiles) over images, grey values 0 to 255; border: the outer 3 % on each side."
@@ -172,10 +193,10 @@ def _shortcuts(record: Record) -> list[str]:
         f"{1 / len(classes):.2f}), and Youden's index of each class (by chance 0; **{TELLS} or more** tells it, "
         f"*{HINTS} or more* hints at it)."
     )
-    return [_table(["attribute", "balanced accuracy", *classes], rows), note]
+    return [_table(["attribute", "balanced accuracy", *map(_text, classes)], rows), note]
 
 
 def _bad(bad: Mapping[str, str]) -> list[str]:
-    lines = [f"- `{path}` {problem}" for path, problem in sorted(bad.items())]
+    lines = [f"- {_code(path)} {_text(problem)}" for path, problem in sorted(bad.items())]
     more = [f"- … and {len(lines) - BAD_SHOWN} more, in audit.json"] * (len(lines) > BAD_SHOWN)
     return ["\n".join(lines[:BAD_SHOWN] + more)]

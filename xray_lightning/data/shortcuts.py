@@ -18,7 +18,7 @@ OF_THE_FILM = ("file size", "brightness", "contrast", "border")
 class Shortcut:
     """How well one attribute alone names the class. `index` maps each class to Youden's index, -1 to 1, 0 by chance.
 
-    `balanced_accuracy` is the mean recall over classes, 1 / classes by chance.
+    `balanced_accuracy` is the mean recall over the classes that have images, 1 / classes by chance.
     """
 
     attribute: str
@@ -61,7 +61,8 @@ def attributes(rows: Sequence[Radiograph], thumbs: np.ndarray) -> dict[str, np.n
     coded = {name: np.unique(values, return_inverse=True)[1] for name, values in words.items()}
     for name, values in numbers.items():
         edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
-        coded[name] = np.searchsorted(edges, values, side="right")
+        # values on an edge get a bin of their own: where most images have one width, that is what tells the others
+        coded[name] = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
     return {name: coded[name] for name in (*OF_THE_FILE, *OF_THE_FILM)}
 
 
@@ -90,9 +91,8 @@ def _judge(name: str, values: np.ndarray, labels: np.ndarray, fold: np.ndarray, 
         best = frequency == frequency.max(axis=1, keepdims=True)
         guesses = best / best.sum(axis=1, keepdims=True)
         np.add.at(hits, labels[fold == half], guesses[values[fold == half]])
-    recall = hits / hits.sum(axis=1, keepdims=True).clip(min=1)
-    index = {}
-    for label, class_name in enumerate(classes):
-        others = np.delete(hits, label, axis=0)
-        index[class_name] = float(recall[label, label] - others[:, label].sum() / max(others.sum(), 1))
-    return Shortcut(name, float(np.diag(recall).mean()), index)
+    images, right = hits.sum(axis=1), np.diag(hits)
+    recall = right / images.clip(min=1)
+    false_alarms = (hits.sum(axis=0) - right) / (images.sum() - images).clip(min=1)
+    index = dict(zip(classes, (recall - false_alarms).tolist(), strict=True))
+    return Shortcut(name, float(recall[images > 0].mean()), index)

@@ -92,7 +92,7 @@ def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> l
         found = [(known[i], known[j], round(likeness, 4)) for i, j, likeness in _joining(pairs_above(vectors))]
         with cache_errors(path.parent):
             write_csv(path, HEADER, found)
-        log.info("Found %d pairs of near-identical images in %d files", len(found), len(known))
+        log.info("Near-identical images in %d files: %d pairs", len(known), len(found))
     return found
 
 
