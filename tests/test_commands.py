@@ -131,7 +131,13 @@ def test_ctrl_c_ends_a_sweep_in_order(shell: Shell, tmp_path: Path) -> None:
     long = ["trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"]
     words = shell.command("train.py", "-m", "sweep=stopped", "seed=0,1", *SMALL, *long)
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=tmp_path,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells make jobs in the background ignore it
     )
     run = tmp_path / "outputs/sweeps/stopped/pneumonia_cnn_s0"
     deadline = time.monotonic() + 120

@@ -14,6 +14,8 @@ from xray_lightning.data import examine as module
 from xray_lightning.data.decode import DRAFT, THUMB, Resize, decode, thumbnail
 from xray_lightning.data.examine import Facts, digest_of, examine, stamp
 
+NEVER = 10**18  # ns: no file is as new as that
+
 FITS: tuple[Resize, ...] = ("stretch", "pad", "crop")
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (30, 40), dtype=np.uint8)
@@ -56,7 +58,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_facts_are_those_of_the_file_and_its_header(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RACY", 0)
+    monkeypatch.setattr(module, "RACY", -NEVER)
     content = (folder / name).read_bytes()
     form, mode, width, height = IMAGES[name][2]
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -148,7 +150,7 @@ def test_the_stamp_changes_with_the_content_even_where_its_time_is_set_back(file
 def test_a_file_written_just_now_has_no_stamp_to_rely_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RACY", 3600 * 10**9)
     assert examine(file, None, "stretch")[0].stamp == ""
-    monkeypatch.setattr(module, "RACY", 0)
+    monkeypatch.setattr(module, "RACY", -NEVER)
     assert examine(file, None, "stretch")[0].stamp == stamp(file)
 
 
@@ -158,7 +160,7 @@ def test_a_file_that_changes_while_it_is_read_does_not_look_known(file: Path, mo
         path.write_bytes(content + b"more")
         return content
 
-    monkeypatch.setattr(module, "RACY", 0)
+    monkeypatch.setattr(module, "RACY", -NEVER)
     monkeypatch.setattr(module, "read_bytes", read)
     facts, thumb, _ = examine(file, None, "stretch")
     assert facts.stamp != stamp(file) and not facts.problem

@@ -25,6 +25,8 @@ from xray_lightning.data.inventory import Inventory, take_inventory
 from xray_lightning.data.pixels import PixelPlan, load_pixels
 from xray_lightning.errors import XRayError
 
+NEVER = 10**18  # ns: no file is as new as that
+
 NAMES = [f"{folder}/{n}.png" for folder in "ab" for n in range(4)]
 UNUSUAL = ["with space.png", "größe 日本.png", "x/a,b;'c'.png"]
 if sys.platform == "linux":  # elsewhere all names are Unicode
@@ -34,7 +36,7 @@ if sys.platform == "linux":  # elsewhere all names are Unicode
 @pytest.fixture(autouse=True)
 def trusted_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files written a moment ago count as settled."""
-    monkeypatch.setattr(examining, "RACY", 0)
+    monkeypatch.setattr(examining, "RACY", -NEVER)
 
 
 @pytest.fixture
@@ -325,7 +327,7 @@ SCRIPT = """
     from xray_lightning.data import examine, inventory
     from xray_lightning.data.pixels import PixelPlan
 
-    examine.RACY, whole, calls = 0, examine.examine, []
+    examine.RACY, whole, calls = -10**18, examine.examine, []
     root, cache, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
     def watched(*given):
         calls.append(given)
