@@ -9,6 +9,7 @@ from pathlib import Path
 from xray_lightning.artifacts import write_csv
 from xray_lightning.data.decode import FORMATS
 from xray_lightning.data.examine import Facts
+from xray_lightning.data.linking import Links
 from xray_lightning.data.twins import Pair
 from xray_lightning.errors import XRayError
 
@@ -132,19 +133,11 @@ def link_groups(patients: Sequence[str], digests: Sequence[str], twins: Sequence
 
     It is named by the first of its patients, or of its digests where no patient is known.
     """
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
+    linked = Links[str]()
     links = [(f"1{patient}", f"2{digest}") for patient, digest in zip(patients, digests, strict=True) if patient]
     for one, other in [*links, *((f"2{a}", f"2{b}") for a, b, _ in twins)]:
-        a, b = root(one), root(other)
-        parent[max(a, b)] = min(a, b)  # a patient comes before any digest
-    return [root(f"2{digest}")[1:] for digest in digests]
+        linked.join(one, other)
+    return [linked.first(f"2{digest}")[1:] for digest in digests]  # a patient comes before any digest
 
 
 def write_catalog(path: Path, rows: Sequence[Radiograph], sides: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from xray_lightning.artifacts import write_csv
 from xray_lightning.console import progress
 from xray_lightning.data.decode import DECODER_VERSION, THUMB
+from xray_lightning.data.linking import Links
 from xray_lightning.errors import cache_errors
 
 log = logging.getLogger(__name__)
@@ -60,19 +61,8 @@ def pairs_above(a: np.ndarray, b: np.ndarray | None = None) -> Iterator[tuple[in
 
 def _joining(pairs: Iterator[tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
     """Those pairs that no chain of earlier ones has joined: a thousand frames of one film give 999, not 499500."""
-    parent: dict[int, int] = {}
-
-    def root(key: int) -> int:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for i, j, likeness in pairs:
-        a, b = root(i), root(j)
-        if a != b:
-            parent[b] = a
-            yield i, j, likeness
+    linked = Links[int]()
+    yield from (pair for pair in pairs if linked.join(*pair[:2]))
 
 
 def find_twins(digests: Sequence[str], thumbs: np.ndarray, cache_dir: Path) -> list[Pair]:
