@@ -47,7 +47,33 @@ def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto_precision("auto") == "16-mixed"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert auto_precision("gpu") == "bf16-mixed"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False}, raising=False)
+    assert auto_precision("cpu") == auto_precision("mps") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16-mixed"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "32-true"),
+        ({"cpu_name": "AMD EPYC 9654", "avx512_bf16": True, "amx_bf16": False}, "bf16-mixed"),
+        ({"cpu_name": "AMD EPYC 7763", "avx512_bf16": False, "amx_bf16": False}, "32-true"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "32-true"),
+        ({"architecture": "aarch64", "bf16": True}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_processors_compute_in_bfloat16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert auto_precision("auto") == auto_precision("cpu") == precision
+
+
+def test_a_pytorch_that_cannot_tell_the_processor_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert auto_precision("cpu") == "32-true"
 
 

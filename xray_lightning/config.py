@@ -38,9 +38,22 @@ def auto_precision(accelerator: str) -> str:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
-        return "bf16-mixed" if native else "32-true"
+        return "bf16-mixed" if _cpu_prefers_bfloat16() else "32-true"
     return "32-true"
+
+
+def _cpu_prefers_bfloat16() -> bool:
+    """Whether the processor multiplies matrices in bfloat16 faster than in float32.
+
+    With AMX it does. AVX-512's instruction for it is twice as fast on AMD (Zen 4 and later), but slower on Intel since
+    Sapphire Rapids, where it starts four times less often than one for float32. Measured on two such cores with AMX
+    hidden: 166 GFLOPS in bfloat16 and 307 in float32, 18 and 26 images/s of ResNet-50.
+    """
+    import torch
+
+    can: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.10 does not tell
+    is_amd = str(can.get("cpu_name")).startswith("AMD ")
+    return bool(can.get("amx_bf16") or (is_amd and can.get("avx512_bf16")))
 
 
 def register_resolvers() -> None:

@@ -25,6 +25,7 @@ from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.record import test_record, write_record
+from xray_lightning.machine import releases_memory, settle
 from xray_lightning.models.checkpoint import (
     data_card,
     load_classifier,
@@ -32,6 +33,7 @@ from xray_lightning.models.checkpoint import (
     refuse_missing_test_images,
 )
 from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.models.features import ImageSource
 from xray_lightning.status import is_done, recorded
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
+@releases_memory
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, chooses the best epoch on validation, and scores it once on test.
 
@@ -75,12 +78,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "precision": str(trainer.precision),
         }
         _prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
-        log_examples(trainer, data)
         _fit(trainer, model, data)
+        log_examples(trainer, data)
         best = load_classifier(_best_checkpoint(trainer))
         return _score(best, data, trainer, folder, settings)
 
 
+@releases_memory
 def test(cfg: DictConfig) -> dict[str, Any]:
     """Scores a checkpoint on the test images of its own training. Returns the content of metrics.json."""
     folder = Path(cfg.paths.run)
@@ -165,7 +169,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
     logger = build(cfg.logger) if cfg.get("logger") else False
     try:
-        return build(
+        trainer: Trainer = build(
             cfg.trainer,
             callbacks=callbacks,
             logger=logger,
@@ -180,16 +184,20 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
             f"The trainer cannot be set up: {cause}\n"
             "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
         ) from error
+    settle(str(trainer.precision))
+    return trainer
 
 
 def _prepare_inputs(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, sides: list[str]) -> None:
     model.to(trainer.strategy.root_device)
-    rows = np.concatenate([data.rows_of(side) for side in sides])
     autocast = AUTOCAST.get(str(trainer.precision))
-    data.inputs = model.prepare_inputs(data.inputs, data.fingerprint, rows, autocast, data.cache_dir / "features")
-    if data.inputs.ndim == 2 and data.augment is not None:
-        log.info("%s trains on cached features of plain images: dataset.augment is not used.", model.name)
-        data.augment = None
+    source = ImageSource(data.images, data.fingerprint, data.cache_dir / "features", autocast)
+    if TRAIN in sides:
+        data.train_inputs = model.prepare_training(source, data.rows_of(TRAIN), data.augment)
+        if data.train_inputs.ndim == 2 and len(data.train_inputs) == len(data.images) and data.augment is not None:
+            log.info("%s trains on cached features of plain images: dataset.augment is not used.", model.name)
+            data.augment = None
+    data.inputs = model.prepare_inputs(source, np.concatenate([data.rows_of(s) for s in sides if s != TRAIN]))
 
 
 def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule) -> None:

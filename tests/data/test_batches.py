@@ -66,6 +66,19 @@ def test_inputs_of_any_shape_and_dtype_pass() -> None:
     assert np.array_equal(inputs.numpy(), features[ROWS[:4]])
 
 
+def test_views_of_an_image_have_its_label() -> None:
+    inputs, labels = np.arange(12), np.array([7, 8, 9, 6])
+    (found, numbers), *_ = BatchLoader(inputs, labels, RowSampler(np.array([0, 3, 4, 7, 9, 11])), 6)
+    assert found.tolist() == [0, 3, 4, 7, 9, 11]
+    assert numbers.tolist() == [7, 6, 7, 6, 8, 6]
+
+
+@pytest.mark.parametrize(("inputs", "labels"), [(12, 5), (3, 4)])
+def test_inputs_must_be_whole_views_of_the_labelled_images(inputs: int, labels: int) -> None:
+    with pytest.raises(ValueError, match=f"^{inputs} inputs are not a whole number of views of {labels} images"):
+        BatchLoader(np.zeros(inputs), np.zeros(labels, np.int64), RowSampler(np.arange(1)), 4)
+
+
 def test_every_row_comes_once_an_epoch() -> None:
     for order in orders(seed=7):
         assert sorted(order) == ROWS.tolist()

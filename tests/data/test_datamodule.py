@@ -271,3 +271,18 @@ def test_without_a_trainer_batches_pass_as_they_are(covid: Build) -> None:
     batch = next(iter(data.train_dataloader()))
     images, labels = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(images, batch[0]) and torch.equal(labels, batch[1])
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_an_epoch_goes_through_all_views_of_the_training_images(covid: Build, balance: str) -> None:
+    data = ready(covid(balance=balance))
+    count = len(data.rows)
+    data.train_inputs = np.arange(3 * count, dtype=np.float16)[:, None]
+    inputs, labels = (torch.cat(parts) for parts in zip(*data.train_dataloader(), strict=True))
+    rows = inputs[:, 0].long().numpy()
+    train = data.rows_of("train")
+    assert len(rows) == 3 * len(train) and set(rows % count) <= set(train)
+    np.testing.assert_array_equal(labels, data.labels[rows % count])
+    if balance == "none":
+        assert len(set(rows)) == len(rows)
+    assert len(torch.cat([x for x, _ in data.val_dataloader()])) == len(data.rows_of("val"))

@@ -21,6 +21,27 @@ def test_has_exactly_the_ten_layers(make_cnn: Callable[..., CNNClassifier]) -> N
     assert {id(p) for p in model.parameters()} == owners
 
 
+def test_pooling_before_relu_is_the_function_and_the_gradient_of_the_usual_order(
+    make_cnn: Callable[..., CNNClassifier],
+) -> None:
+    model = make_cnn(image_size=32)
+    layers = list(model.features)
+    usual = nn.Sequential(
+        *(layer for conv, pool, relu in zip(*[iter(layers)] * 3, strict=True) for layer in (conv, relu, pool))
+    )
+    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    results = []
+    for network in (model.features, usual):
+        model.zero_grad()
+        maps = network(model.normalise(images))
+        maps.square().sum().backward()
+        results.append((maps.detach(), [p.grad.clone() for p in model.features.parameters() if p.grad is not None]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert len(results[0][1]) == 6
+    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("image_size", [8, 9, 15, 16, 31, 50])
 @pytest.mark.parametrize(("channels", "kernel_size"), [((1, 1, 1), 1), ((2, 5, 3), 3), ((4, 2, 6), 7)])
 @pytest.mark.parametrize("classes", [2, 4])

@@ -2,59 +2,56 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from xray_lightning.errors import XRayError
 
+AUGMENTATION = 1  # keeps its random numbers apart from others drawn with the same seed
 
+
+@dataclass(frozen=True)
 class CropRotateJitter:
     """Random resized crop, rotation, left-right flip, brightness and contrast.
 
-    Crop, rotation and flip are one affine map, so the image is resampled once. The random numbers are drawn on
-    the CPU from the generator given, so that every device augments alike.
+    Crop, rotation and flip are one affine map, so the image is resampled once. Its random numbers are drawn
+    apart, on the CPU, so that every device augments alike.
     """
 
-    def __init__(
-        self,
-        scale: Sequence[float] = (0.5, 1.0),
-        ratio: Sequence[float] = (0.75, 1.33),
-        degrees: float = 10.0,
-        flip: float = 0.5,
-        brightness: float = 0.2,
-        contrast: float = 0.2,
-    ) -> None:
-        _check(
-            "scale", scale, len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1, "two shares in order, such as [0.5, 1.0]"
-        )
-        _check(
-            "ratio",
-            ratio,
-            len(ratio) == 2 and 0 < ratio[0] <= ratio[1],
-            "two positive numbers in order, such as [0.75, 1.33]",
-        )
-        _check("brightness", brightness, brightness >= 0, "0 or more")
-        _check("contrast", contrast, contrast >= 0, "0 or more")
-        _check("flip", flip, 0 <= flip <= 1, "a probability from 0 to 1")
-        self.scale = scale
-        self.ratio = ratio
-        self.degrees = degrees
-        self.flip = flip
-        self.brightness = brightness
-        self.contrast = contrast
+    scale: Sequence[float] = (0.5, 1.0)
+    ratio: Sequence[float] = (0.75, 1.33)
+    degrees: float = 10.0
+    flip: float = 0.5
+    brightness: float = 0.2
+    contrast: float = 0.2
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, C, H, W) with values 0 to 255 -> the same shape, float32, values 0 to 255."""
-        count = len(images)
-        draws = torch.rand(count, 8, generator=generator)
-        theta = self._affine(draws).to(images.device)
-        shape = [count, images.shape[1], *images.shape[2:]]
-        grid = F.affine_grid(theta, shape, align_corners=False)
+    def __post_init__(self) -> None:
+        for key in ("scale", "ratio"):  # a list of a configuration is the same as a tuple
+            object.__setattr__(self, key, tuple(map(float, getattr(self, key))))
+        scale, ratio = self.scale, self.ratio
+        ordered = len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1
+        _check("scale", scale, ordered, "two shares in order, such as [0.5, 1.0]")
+        ordered = len(ratio) == 2 and 0 < ratio[0] <= ratio[1]
+        _check("ratio", ratio, ordered, "two positive numbers in order, such as [0.75, 1.33]")
+        _check("brightness", self.brightness, self.brightness >= 0, "0 or more")
+        _check("contrast", self.contrast, self.contrast >= 0, "0 or more")
+        _check("flip", self.flip, 0 <= self.flip <= 1, "a probability from 0 to 1")
+
+    def draws(self, count: int, *key: int) -> Tensor:
+        """(count, 8) float32, 0 to 1: the random numbers of so many images, a function of `key` alone."""
+        return torch.from_numpy(np.random.default_rng([AUGMENTATION, *key]).random((count, 8), dtype=np.float32))
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """(B, C, H, W) with values 0 to 255 and (B, 8) draws -> the same shape, float32, values 0 to 255."""
+        theta = self._affine(draws)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         cropped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        gain = (1 + self.contrast * (2 * draws[:, 6] - 1)).to(images.device).view(-1, 1, 1, 1)
-        shift = (255 * self.brightness * (2 * draws[:, 7] - 1)).to(images.device).view(-1, 1, 1, 1)
+        gain = (1 + self.contrast * (2 * draws[:, 6] - 1)).view(-1, 1, 1, 1)
+        shift = (255 * self.brightness * (2 * draws[:, 7] - 1)).view(-1, 1, 1, 1)
         mean = cropped.mean(dim=(1, 2, 3), keepdim=True)
         return ((cropped - mean) * gain + mean + shift).clamp_(0, 255)
 

@@ -2,14 +2,15 @@
 
 import mmap
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from xray_lightning.data.delivery import Batch, Delivery, deliver
 from xray_lightning.data.pixels import Images
 
-Batch = tuple[Tensor, Tensor]
+CPU = torch.device("cpu")
 MAPPED_BYTES = 32 * 2**20  # of a file that stay in this process's memory; the page cache keeps the rest
 
 
@@ -57,30 +58,55 @@ class RowSampler:
 
 
 class BatchLoader:
-    """Yields (inputs, labels): rows of an array, in its own dtype, and (B,) int64."""
+    """Yields (inputs, labels) on `device`: rows of an array, in its own dtype, and (B,) int64.
+
+    `inputs` may hold several views of the images one after the other: row r has label r % len(labels). Rows
+    that are put on the device to stay are freed with the loader.
+    """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
-    def __init__(self, inputs: Images, labels: np.ndarray, sampler: RowSampler, batch_size: int) -> None:
-        self.inputs = inputs
-        self.labels = labels
+    def __init__(
+        self, inputs: Images, labels: np.ndarray, sampler: RowSampler, batch_size: int, device: torch.device = CPU
+    ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
+        self.device = device
+        self._rows = RowReader(inputs, labels)
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.sampler.order()
-        mapped, read = _memory_map(self.inputs), 0
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            inputs = self.inputs[rows]
-            read += inputs.nbytes
-            if mapped is not None and read > MAPPED_BYTES:
-                mapped.madvise(mmap.MADV_DONTNEED)
-                read = 0
-            yield torch.from_numpy(inputs), torch.from_numpy(self.labels[rows])
+        """Begins when the first batch is asked for: Lightning sets the epoch after it calls iter."""
+        yield from self._deliver(self.sampler.order(), self.batch_size)
+
+    @cached_property
+    def _deliver(self) -> Delivery:
+        return deliver(self._rows, self.sampler.rows, self.device)
+
+
+class RowReader:
+    """Rows of an array and their labels; of a mapped file, no more than MAPPED_BYTES stay in memory.
+
+    Raises ValueError where there are not as many inputs for each label.
+    """
+
+    def __init__(self, inputs: Images, labels: np.ndarray) -> None:
+        if len(inputs) % max(1, len(labels)):
+            raise ValueError(f"{len(inputs)} inputs are not a whole number of views of {len(labels)} images.")
+        self.inputs = inputs
+        self.labels = labels
+        self._mapped = _memory_map(inputs)
+        self._read = 0  # bytes since memory was last given back
+
+    def __call__(self, rows: np.ndarray) -> Batch:
+        inputs = self.inputs[rows]
+        self._read += inputs.nbytes
+        if self._mapped is not None and self._read > MAPPED_BYTES:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return torch.from_numpy(inputs), torch.from_numpy(self.labels[rows % len(self.labels)])
 
 
 def _memory_map(array: object) -> mmap.mmap | None:

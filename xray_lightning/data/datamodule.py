@@ -85,6 +85,7 @@ class XRayDataModule(LightningDataModule):
         self.leaked: dict[str, int] = {}  # images of val and test that share a group with what comes before them
         self.collection: Collection | None = None
         self._ready = False
+        self._drawn: tuple[tuple[int, int, int], Tensor] | None = None
         for key, value in (
             ("image_size", image_size),
             ("batch_size", batch_size),
@@ -162,7 +163,8 @@ class XRayDataModule(LightningDataModule):
             self.images = load_pixels(plan, self.rows)[:, None]
         else:
             self.images = ImageFiles(plan, self.rows)
-        self.inputs = self.images
+        self.inputs: Images = self.images
+        self.train_inputs: Images = self.images
         self._ready = True
 
     def _how_to_get(self) -> str:
@@ -205,29 +207,40 @@ class XRayDataModule(LightningDataModule):
         }
 
     def train_dataloader(self) -> BatchLoader:
-        rows = self.rows_of(TRAIN)
+        views = len(self.train_inputs) // len(self.rows)
+        rows = np.concatenate([self.rows_of(TRAIN) + view * len(self.rows) for view in range(views)])
         weights = None
         if self.balance == "sampling":
-            labels = self.labels[rows]
+            labels = self.labels[rows % len(self.rows)]
             weights = 1 / np.bincount(labels)[labels]
-        return self._loader(rows, self.batch_size, seed=self.seed, weights=weights)
+        return self._loader(self.train_inputs, rows, self.batch_size, seed=self.seed, weights=weights)
 
     def val_dataloader(self) -> BatchLoader:
-        return self._loader(self.rows_of(VAL), self.eval_batch_size)
+        return self._loader(self.inputs, self.rows_of(VAL), self.eval_batch_size)
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader(self.rows_of(TEST), self.eval_batch_size)
+        return self._loader(self.inputs, self.rows_of(TEST), self.eval_batch_size)
 
-    def _loader(self, rows: np.ndarray, batch_size: int, **sampling: Any) -> BatchLoader:
+    def _loader(self, inputs: Images, rows: np.ndarray, batch_size: int, **sampling: Any) -> BatchLoader:
+        device = torch.device("cpu")
         if self.trainer is not None:
             sampling |= {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
-        return BatchLoader(self.inputs, self.labels, RowSampler(rows, **sampling), batch_size)
+            device = self.trainer.strategy.root_device
+        return BatchLoader(inputs, self.labels, RowSampler(rows, **sampling), batch_size, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augments training images, on the device; a function of seed and batch number. Features pass as they are."""
+        """Augments training images, on the device. Features pass as they are."""
         inputs, labels = batch
         if self.augment is not None and self.trainer is not None and self.trainer.training and inputs.ndim == 4:
-            number = self.trainer.fit_loop.total_batch_idx + 1
-            key = np.random.SeedSequence([self.seed, number, self.trainer.global_rank])  # generators keep 32 bits
-            inputs = self.augment(inputs, torch.Generator().manual_seed(int(key.generate_state(1)[0])))
+            draws = self._draws(self.augment, inputs.device)
+            start = (self.trainer.fit_loop.batch_idx + 1) * self.batch_size
+            inputs = self.augment(inputs, draws[start : start + len(inputs)])
         return inputs, labels
+
+    def _draws(self, augment: CropRotateJitter, device: torch.device) -> Tensor:
+        """The random numbers of this epoch's images, a function of seed, epoch and process, brought over at once."""
+        assert self.trainer is not None
+        key = (self.seed, self.trainer.current_epoch, self.trainer.global_rank)
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = key, augment.draws(len(self.rows_of(TRAIN)), *key).to(device)
+        return self._drawn[1]

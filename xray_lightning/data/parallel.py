@@ -6,10 +6,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from xray_lightning.console import progress
+from xray_lightning.machine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 64  # results that may wait for their turn
+READING = 4  # threads that may wait for the disk while the others decode
+MOST_THREADS = 32  # more would wait for each other: a part of the work on each image is Python
+
+
+def workers() -> ThreadPoolExecutor:
+    """Threads that keep this process's share of the processors busy with files; the caller ends them."""
+    return ThreadPoolExecutor(min(cores() + READING, MOST_THREADS))
 
 
 def in_order(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
@@ -22,7 +30,7 @@ def in_order(function: Callable[[T], R], items: Sequence[T], description: str) -
 
 def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor() as pool:
+    with workers() as pool:
         try:
             for item in items:
                 if len(waiting) == AHEAD:

@@ -3,10 +3,10 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from xray_lightning.artifacts import RowsFile, is_whole_array, locked, read_json
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.data.decode import DECODER_VERSION, BadImage, Resize, draft, fit, grey, open_image, read_bytes
 from xray_lightning.data.examine import digest_of
-from xray_lightning.data.parallel import in_order
+from xray_lightning.data.parallel import in_order, workers
 from xray_lightning.errors import XRayError, cache_errors
 
 log = logging.getLogger(__name__)
@@ -126,9 +126,20 @@ class ImageFiles:
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         numbers = np.arange(len(self.rows))[chosen]
-        with ThreadPoolExecutor() as pool:
+        with workers() as pool:
             images = list(pool.map(lambda number: _decoded(self.plan, self.rows[number]), numbers))
         return np.array(images, dtype=np.uint8).reshape(len(images), *self.shape[1:])
 
 
-Images = np.ndarray | ImageFiles  # (N, 1, size, size) uint8
+class Images(Protocol):
+    """(N, 1, size, size) uint8, or (N, width) features of them: an array, or what can be indexed like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...

@@ -23,9 +23,8 @@ def log_examples(trainer: Trainer, data: XRayDataModule) -> None:
     chosen = np.concatenate([rows[labels == c][:each] for c in range(len(data.class_names))])
     images = data.images[chosen]
     lines = [("", images[:, 0])]
-    if data.augment is not None and data.inputs.ndim == 4:
-        generator = torch.Generator().manual_seed(data.seed)
-        augmented = data.augment(torch.from_numpy(images), generator)
+    if data.augment is not None:
+        augmented = data.augment(torch.from_numpy(images), data.augment.draws(len(images), data.seed))
         lines.append(("augmented", augmented[:, 0].numpy()))
     figure = _example_figure([data.rows[row].class_name for row in chosen], lines)
     figure.suptitle("Training images" + (", synthetic" if data.synthetic else ""), fontsize=12)

@@ -3,7 +3,6 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
+from xray_lightning.models.features import ImageSource
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
@@ -83,20 +84,16 @@ class XRayClassifier(LightningModule, ABC):
         """Grey values 0 to 255 -> float32, (x / 255 - mean) / std in each of the network's input channels."""
         return (images.float() / 255 - self.mean) / self.std
 
-    def prepare_inputs(
-        self,
-        pixels: Images,
-        fingerprint: str,
-        rows: np.ndarray,
-        autocast: torch.dtype | None,
-        cache_dir: Path,
-    ) -> Images:
-        """What training and evaluation read in place of the images (N, 1, S, S); here the images themselves.
+    def prepare_inputs(self, source: ImageSource, rows: np.ndarray) -> Images:
+        """What evaluation reads in place of the images (N, 1, S, S); here the images themselves.
 
-        A model whose first part never changes computes that part once for the rows named, in the precision
-        `autocast` (None: float32), and keeps it in `cache_dir`. `fingerprint` names the content of `pixels`.
+        A model whose first part never changes computes that part once for the rows named, and keeps it.
         """
-        return pixels
+        return source.images
+
+    def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
+        """As `prepare_inputs`, for training; or several augmented versions, all N rows of one after the other."""
+        return self.prepare_inputs(source, rows)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, labels = batch

@@ -27,8 +27,8 @@ class CNNClassifier(XRayClassifier):
         for width_in, width_out in pairwise((1, *channels)):
             layers += [
                 nn.Conv2d(width_in, width_out, kernel_size, padding=kernel_size // 2),
+                nn.MaxPool2d(2),  # before ReLU: the same values, since both keep order, from a quarter of the work
                 nn.ReLU(),
-                nn.MaxPool2d(2),
             ]
         side = self.image_size // 8
         # channels-last lets the CPU's and the GPU's convolution kernels read without rearranging

@@ -1,7 +1,6 @@
 """ImageNet's ResNet50 with a frozen backbone and a new head."""
 
 import hashlib
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,22 +8,28 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
+from xray_lightning.models.backbone import FusedResNet
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
-from xray_lightning.models.features import FeatureStore
+from xray_lightning.models.features import FeatureStore, ImageSource, Views
 from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURES = 2048
+FEATURES_VERSION = 2  # of the way they are computed; another one never takes the features of this one
+CHUNKS = {"cpu": 64}  # images that are computed and kept together
+GPU_CHUNK = 512  # enough to keep one busy
 
 
 class FrozenResNet50Classifier(XRayClassifier):
     """He et al., "Deep Residual Learning", 2016. The grey image enters as three equal channels.
 
     The backbone stays in eval mode and without gradients whatever Lightning sets, so neither its parameters
-    nor its BatchNorm statistics move. `forward` takes images or their features (B, 2048).
+    nor its BatchNorm statistics move. `forward` takes images or their features (B, 2048). With `cache_features` the
+    head trains on features computed once: of the plain images, or of `views` augmented versions of each.
     """
 
     def __init__(
@@ -33,19 +38,29 @@ class FrozenResNet50Classifier(XRayClassifier):
         fallback: Literal["random"] | None = None,
         dropout: float = 0.0,
         cache_features: bool = True,
+        views: int = 0,
         **shared: Any,
     ) -> None:
         super().__init__(mean=IMAGENET_MEAN, std=IMAGENET_STD, **shared)
-        self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback"], logger=False)
+        self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback", "views"], logger=False)
         if not 0 <= dropout <= 1:
             raise XRayError(f"model.dropout={dropout} is not valid. Give a share from 0 to 1.")
+        if views < 0 or (views and not cache_features):
+            raise XRayError(
+                f"model.views={views} is not valid. Give a number of augmented versions of each training image, or 0 "
+                "for the plain images; with model.cache_features=false, which augments anew in every epoch, only 0."
+            )
         if self.image_size < 32:
             raise XRayError(f"dataset.image_size={self.image_size} is too small: ResNet50 needs 32 or more.")
         self.cache_features = cache_features
-        self.backbone = resnet50(weights=None)
+        self.views = views
+        with torch.random.fork_rng(devices=[]):  # random weights, too, are the same for every seed
+            torch.manual_seed(0)
+            self.backbone = resnet50(weights=None)
         self.backbone.fc = nn.Identity()
         self.card["weights"] = load_resnet50_weights(self.backbone, weights, fallback)
         self.backbone.requires_grad_(False).eval()
+        self._fused: tuple[object, FusedResNet] | None = None
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":
@@ -55,39 +70,76 @@ class FrozenResNet50Classifier(XRayClassifier):
         return self
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 1, S, S) with grey values 0 to 255 -> (B, 2048) features, the mean over the last feature map."""
-        with torch.no_grad():
-            return self.backbone(self.normalise(images).contiguous(memory_format=torch.channels_last))
+        """(B, 1, S, S) with grey values 0 to 255 -> (B, 2048) features, the mean over the last feature map.
+
+        In the precision that autocast sets, float32 without it.
+        """
+        device = images.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return self._backbone_in(dtype, images.shape[-1])(images)
+
+    def _backbone_in(self, dtype: torch.dtype, size: int) -> FusedResNet:
+        """The backbone as it runs fastest, made anew whenever its weights, device, precision or image size change."""
+        state = list(self.backbone.state_dict(keep_vars=True).values())
+        made_for = (dtype, size, [(t.data_ptr(), t._version) for t in state])
+        if self._fused is None or self._fused[0] != made_for:
+            fused = FusedResNet(self.backbone, IMAGENET_MEAN, IMAGENET_STD, size, dtype)
+            object.__setattr__(self, "_fused", (made_for, fused))  # no submodule: no checkpoint is to hold it
+        assert self._fused is not None
+        return self._fused[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = inputs if inputs.ndim == 2 else self.embed(inputs)
-        return self.head(features.float())
+        with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
+            return self.head(features.float())
 
-    def prepare_inputs(
-        self,
-        pixels: Images,
-        fingerprint: str,
-        rows: np.ndarray,
-        autocast: torch.dtype | None,
-        cache_dir: Path,
-    ) -> Images:
+    def prepare_inputs(self, source: ImageSource, rows: np.ndarray) -> Images:
         """Features (N, 2048) float16 of the rows named, from the cache or computed now."""
         if not self.cache_features:
-            return pixels
-        key = f"{fingerprint}:{self.backbone_digest()}:{autocast}:{self.device.type}"
-        store = FeatureStore(cache_dir, key, rows=len(pixels), width=FEATURES)
+            return source.images
+        return self._features(source, rows, "Computing backbone features")
 
-        def embed(chunk: np.ndarray) -> np.ndarray:
-            images = torch.from_numpy(chunk).to(self.device)
-            with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
-                return self.embed(images).half().cpu().numpy()
+    def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
+        """As `prepare_inputs`, or (views * N, 2048) of augmented images where `views` asks for them."""
+        if not self.views:
+            return self.prepare_inputs(source, rows)
+        if augment is None:
+            raise XRayError(
+                f"model.views={self.views} asks for augmented images, but dataset.augment is null. Say how, or set "
+                "model.views=0."
+            )
+        titles = [f"Computing features of view {view + 1} of {self.views}" for view in range(self.views)]
+        return Views([self._features(source, rows, title, augment, view) for view, title in enumerate(titles)])
 
-        return store.filled(pixels, rows, embed)
+    def _features(
+        self, source: ImageSource, rows: np.ndarray, title: str, augment: CropRotateJitter | None = None, view: int = 0
+    ) -> np.ndarray:
+        """Of the plain images or, with `augment`, of one view: the same one for every seed, so that runs share it."""
+        device, count = self.device, len(source.images)
+        about = (FEATURES_VERSION, source.fingerprint, self.backbone_digest(), source.autocast, device.type)
+        key = ":".join(map(str, about if augment is None else (*about, augment, view)))
+        draws = None if augment is None else augment.draws(count, view)
+
+        @torch.inference_mode()
+        def embed(part: slice) -> Tensor:
+            images = torch.from_numpy(np.array(source.images[part])).to(device)
+            if augment is not None and draws is not None:
+                images = augment(images, draws[part].to(device))
+            with torch.autocast(device.type, dtype=source.autocast, enabled=source.autocast is not None):
+                return self.embed(images)
+
+        chunk = CHUNKS.get(device.type, GPU_CHUNK)
+        store = FeatureStore(source.cache_dir, key, rows=count, width=FEATURES, chunk=chunk)
+        try:
+            return store.filled(rows, embed, title)
+        finally:
+            self._fused = None
 
     def backbone_digest(self) -> str:
         """Names the backbone by its weights, so that features of other weights are never taken for its own."""
         digest = hashlib.blake2b(digest_size=12)
         for key, value in self.backbone.state_dict().items():
             digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().numpy())
         return digest.hexdigest()

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from urllib.error import URLError
 
@@ -52,7 +53,8 @@ def load_resnet50_weights(backbone: nn.Module, weights: str, fallback: str | Non
 
 def _state_dict(weights: str) -> Mapping[str, Tensor]:
     if Path(weights).is_file():
-        return _read(Path(weights))
+        stat = Path(weights).stat()
+        return _read(Path(weights), stat.st_mtime_ns, stat.st_size)
     names = list(ResNet50_Weights.__members__)
     if weights not in names:
         raise XRayError(
@@ -70,7 +72,9 @@ def _state_dict(weights: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(file: Path) -> Mapping[str, Tensor]:
+@lru_cache(maxsize=1)
+def _read(file: Path, mtime: int, size: int) -> Mapping[str, Tensor]:
+    """Once for all jobs of a sweep, as long as time and size of the file stay the same."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over

@@ -1,0 +1,119 @@
+"""torchvision's ResNet50 as its features are computed: the same function with less work."""
+
+import platform
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models import ResNet
+from torchvision.models.resnet import Bottleneck
+
+MIDDLE = 128.0  # grey value that enters the network as zero: half precision holds 8-bit values about it exactly
+CPU_PIXELS = 8 * 224 * 224  # of images at a time: their feature maps stay in the processor's cache
+
+
+class FusedResNet(nn.Module):
+    """A ResNet of bottleneck blocks in eval mode, without its `fc`: grey images in, mean features out.
+
+    Each BatchNorm is folded into its convolution. The three equal channels that a grey image would be copied to, and
+    their normalisation (x / 255 - mean) / std, are folded into the first one, which is left with one input channel;
+    what they add, less at the borders because there zeros follow, is a map that depends on the image size alone.
+    """
+
+    offset: Tensor
+
+    def __init__(
+        self, network: ResNet, mean: Sequence[float], std: Sequence[float], size: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        first = FusedConv(network.conv1, network.bn1, relu=False)
+        scale = 1 / torch.tensor(std).to(first.weight).view(1, -1, 1, 1)
+        constant = (MIDDLE / 255 - torch.tensor(mean).to(scale).view(1, -1, 1, 1)) * scale
+        offset = F.conv2d(constant.expand(-1, -1, size, size), first.weight, first.bias, first.stride, first.padding)
+        self.register_buffer("offset", offset.to(dtype).contiguous(memory_format=torch.channels_last))
+        first.weight = (first.weight * scale / 255).sum(dim=1, keepdim=True)
+        first.bias = torch.zeros_like(first.bias)
+        self.first = first
+        self.pool = network.maxpool
+        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        self.blocks = nn.Sequential(*(FusedBottleneck(block) for stage in stages for block in stage))
+        for module in self.modules():
+            if isinstance(module, FusedConv):
+                module.store_as(dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, S, S) with grey values 0 to 255 of any dtype -> (B, features) float32."""
+        parts = images.split(max(1, CPU_PIXELS // images[0].numel())) if images.device.type == "cpu" else [images]
+        return torch.cat([self._features(part) for part in parts])
+
+    def _features(self, images: Tensor) -> Tensor:
+        grey = (images.float() - MIDDLE).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        maps = self.pool(self.first(grey).add_(self.offset).relu_())
+        return self.blocks(maps).float().mean(dim=(2, 3))
+
+
+class FusedBottleneck(nn.Module):
+    """Three convolutions and the shortcut around them."""
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.reduce = FusedConv(block.conv1, block.bn1)
+        self.spatial = FusedConv(block.conv2, block.bn2)
+        self.expand = FusedConv(block.conv3, block.bn3)
+        self.shortcut = None
+        if block.downsample is not None:
+            self.shortcut = FusedConv(block.downsample[0], block.downsample[1], relu=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        around = maps if self.shortcut is None else self.shortcut(maps)
+        return self.expand(self.spatial(self.reduce(maps)), added_to=around)
+
+
+class FusedConv(nn.Module):
+    """Convolution, BatchNorm of eval mode, the addition of a shortcut, and ReLU."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None and conv.groups == 1
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", bias.detach())
+        self.stride, self.padding, self.relu = conv.stride, conv.padding, relu
+
+    def store_as(self, dtype: torch.dtype) -> None:
+        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = self.bias.to(dtype)
+
+    def forward(self, maps: Tensor, added_to: Tensor | None = None) -> Tensor:
+        if _in_one_pass(maps):
+            return self._in_one_pass(maps, added_to)
+        result = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
+        if added_to is not None:
+            result += added_to
+        return result.relu_() if self.relu else result
+
+    def _in_one_pass(self, maps: Tensor, added_to: Tensor | None) -> Tensor:
+        """The operators that torch.compile uses on CPUs; as fast as its result, and without a C++ compiler."""
+        place = (self.weight, self.bias, self.padding, self.stride, (1, 1), 1)
+        last = "relu" if self.relu else "none"
+        if added_to is None:
+            return torch.ops.mkldnn._convolution_pointwise(maps, *place, last, [], "")
+        return torch.ops.mkldnn._convolution_pointwise.binary(maps, added_to, *place, "add", 1.0, last, [], "")
+
+
+def _in_one_pass(maps: Tensor) -> bool:
+    """Whether oneDNN's fused operators are there, and fast: they are no public interface, so all is asked for."""
+    known = maps.device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
+    if not (known and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return False
+    return maps.dtype == torch.float32 or (
+        maps.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
