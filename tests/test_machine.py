@@ -243,6 +243,21 @@ def test_memory_is_kept_within_a_job_and_given_back_after_it() -> None:
     assert given_back > 200  # of 8 * 32 MB
 
 
+def test_memory_is_released_after_a_job_and_after_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(machine, "release", lambda: told.append("released"))
+
+    @machine.releases_memory
+    def job(number: int) -> int:
+        told.append("working")
+        return 6 // number
+
+    assert job(2) == 3 and job.__name__ == "job"
+    with pytest.raises(ZeroDivisionError):
+        job(number=0)
+    assert told == ["working", "released"] * 2
+
+
 @pytest.mark.parametrize(("share", "expected"), [(1, 5), (2, 6), (100, 32)])
 def test_files_are_read_by_a_few_more_threads_than_processors(
     monkeypatch: pytest.MonkeyPatch, share: int, expected: int

@@ -104,6 +104,24 @@ def test_cached_features_train_the_same_head_as_running_the_backbone(configure: 
     assert cached["log_loss"] == pytest.approx(direct["log_loss"], rel=0.02)
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_runs_of_other_seeds_and_heads_compute_no_features_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: int
+) -> None:
+    settings = ["model=resnet50", RANDOM, f"model.views={views}", f"paths.cache={tmp_path / 'cache'}"]
+    train(configure(*settings, run="first"))
+    features = sorted((tmp_path / "cache/features").glob("*.npy"))
+    assert len(features) == 2 * (views + 1)  # the marks of each, too
+
+    def computed(*args: object) -> None:
+        raise AssertionError("features are computed again")
+
+    monkeypatch.setattr("xray_lightning.models.resnet50.FusedResNet", computed)
+    for number, other in enumerate(["seed=1", "model.optimizer.lr=0.1", "model.dropout=0.5", "dataset.balance=none"]):
+        train(configure(*settings, other, run=str(number)))
+    assert sorted((tmp_path / "cache/features").glob("*.npy")) == features
+
+
 def test_a_run_that_is_done_is_not_run_again(configure: Configure, tmp_path: Path) -> None:
     record = train(configure())
     before = (tmp_path / "run/checkpoints/best.ckpt").stat().st_mtime_ns

@@ -23,6 +23,7 @@ from rich.progress import track
 from xray_lightning.data.anatomy import Dice, Grid, Map, dice
 from xray_lightning.data.findings import attenuation
 from xray_lightning.errors import XRayError
+from xray_lightning.machine import cores
 
 VERSION = 1  # raise it when a seed comes to give other images: older folders are then written anew
 MARKER = "SYNTHETIC.json"
@@ -166,7 +167,7 @@ def _write_aside(root: Path, marker: dict[str, object], phantoms: list[Phantom])
                 (partial / folder.with_name("masks")).mkdir()
         console = Console(stderr=True)
         size, seed = int(str(marker["size"])), int(str(marker["seed"]))
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, cores())) as pool:
             done = pool.map(lambda phantom: write_phantom(partial, phantom, size, seed), phantoms)
             hidden = not console.is_terminal
             for _ in track(done, "Drawing phantoms", len(phantoms), console=console, disable=hidden):
