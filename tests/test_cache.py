@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from xray_lightning.artifacts import read_json
@@ -54,9 +55,8 @@ def cache(tmp_path: Path, phantoms: Path) -> Path:
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpeg"))[:10]
     inventory = take_inventory(root, paths, folder, PixelPlan(root, 32, "pad", folder / "pixels"))
     find_twins([facts.digest for facts in inventory.facts], inventory.thumbs, folder)
-    pixels = np.zeros((10, 1, 2, 2), np.uint8)
-    store = FeatureStore(folder / "features", "key", rows=10, width=3)
-    store.filled(pixels, np.arange(10), lambda images: np.ones((len(images), 3)))
+    store = FeatureStore(folder / "features", "key", rows=10, width=3, root="lungs", how="float32, plain")
+    store.filled(np.arange(10), lambda rows: torch.ones(len(rows), 3), 4, "Computing")
     return folder
 
 
@@ -84,7 +84,7 @@ def test_each_kind_is_listed_with_what_it_holds(cache: Path, phantoms: Path) -> 
     files = list_cache(cache)
     assert [(file.kind, file.what) for file in files] == [
         ("pixels", f"{phantoms / 'chest_xray'}: 10 images, 32 pixels a side, pad"),
-        ("features", "10 images, 3 features each"),
+        ("features", "lungs: features of 10 images, float32, plain"),
         ("catalog", f"{phantoms / 'chest_xray'}: 10 files"),
         ("twins", "0 pairs of near-identical images"),
     ]
@@ -95,7 +95,7 @@ def test_each_kind_is_listed_with_what_it_holds(cache: Path, phantoms: Path) -> 
 def test_features_say_beside_them_what_they_are(cache: Path) -> None:
     (sidecar,) = (cache / "features").glob("*.json")
     about = read_json(sidecar)
-    assert about is not None and about.keys() == {"rows", "width", "written"}
+    assert about is not None and about.keys() == {"rows", "width", "root", "how", "written"}
     assert sidecar.with_suffix(".npy").is_file()
 
 

@@ -140,6 +140,8 @@ def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None
     [
         ("dataset.balance=wieghted_loss", "Did you mean weighted_loss"),
         ("trainer.precision=bf17-mixed", "Did you mean .*bf16-mixed"),
+        ("trainer.precision=64-true", "64-true is not supported.*32-true, bf16-mixed, 16-mixed"),
+        ("trainer.precision=bf16-true", "bf16-true is not supported"),
         ("trainer.max_epochs=many", "Expected"),
         ("model.channels=[1,2]", "three widths"),
         ("+model.width=3", "not an argument"),

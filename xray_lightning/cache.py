@@ -151,7 +151,7 @@ def _describe(kind: str, path: Path) -> str:
         if kind == "pixels":
             return "{root}: {images} images, {size} pixels a side, {resize}".format(**about)
         if kind == "features":
-            return "{rows} images, {width} features each".format(**about)
+            return "{root}: features of {rows} images, {how}".format(**about)
         with _unnoticed(path) as file:
             if kind == "twins":
                 return f"{max(sum(1 for _ in file) - 1, 0)} pairs of near-identical images"

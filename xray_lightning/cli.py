@@ -14,6 +14,7 @@ from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError
+from xray_lightning.machine import release
 from xray_lightning.overrides import check_overrides, sweep_overrides
 from xray_lightning.sweep import failed_runs, show_sweep
 
@@ -71,21 +72,28 @@ def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
     def job(cfg: DictConfig) -> Any:
         register_resolvers()  # a launcher may run the job in a fresh process
         try:
-            return task(cfg)
-        except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
-            raise KeyboardInterrupt from error
-        except XRayError as error:
-            asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
-            log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
-            failures.append(cfg.run_name)
-        except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
-            if not multirun:
-                raise
-            log.exception("%s failed", cfg.run_name)
-            failures.append(cfg.run_name)
-        return float("nan")
+            return _attempt(task, cfg, failures, multirun=multirun)
+        finally:
+            release()  # when neither the task nor a traceback refers to what it used
 
     return job
+
+
+def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool) -> Any:
+    try:
+        return task(cfg)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
+        raise KeyboardInterrupt from error
+    except XRayError as error:
+        asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
+        log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
+        failures.append(cfg.run_name)
+    except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
+        if not multirun:
+            raise
+        log.exception("%s failed", cfg.run_name)
+        failures.append(cfg.run_name)
+    return float("nan")
 
 
 def _complain(message: str) -> None:

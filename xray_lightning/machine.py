@@ -4,13 +4,9 @@ import ctypes
 import gc
 import math
 import os
-from collections.abc import Callable, Iterator
-from functools import wraps
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h; mallopt(3) says what they do
 OWN_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -39,36 +35,22 @@ def settle(precision: str) -> None:
     if share < torch.get_num_threads() and not any(name in os.environ for name in OWN_THREADS):
         torch.set_num_threads(share)
     _keep_freed_memory()
-    # Where 16 bits will do, what is left in float32 may use the GPU's TF32; otherwise float32 is float32. These flags
-    # are CUDA's alone: set_float32_matmul_precision() is for CPUs too. Newer ones, named fp32_precision, make PyTorch
-    # 2.10 to 2.15 raise an error when Lightning 2.6 asks for the precision.
-    tf32 = "16" in precision
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    # Where 16 bits will do, convolutions left in float32 may use the GPU's TF32; otherwise float32 is float32, and so
+    # are products of matrices, such as heads on features. These flags are CUDA's alone: set_float32_matmul_precision()
+    # is for CPUs too. Newer ones, named fp32_precision, make PyTorch 2.10 to 2.15 raise an error when Lightning 2.6
+    # asks for the precision.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = "16" in precision
 
 
 def release() -> None:
     """Gives the memory of a job that has ended back to the GPU and the system."""
-    import torch
-
     gc.collect()  # trainer, model and data refer to each other
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if (libc := _glibc()) is not None:
         libc.malloc_trim(ctypes.c_size_t(0))
-
-
-def releases_memory(job: Callable[P, T]) -> Callable[P, T]:
-    """Calls `release` once the job has returned, when nothing of it is referred to any more."""
-
-    @wraps(job)
-    def released(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return job(*args, **kwargs)
-        finally:
-            release()
-
-    return released
 
 
 def _schedulable() -> int:

@@ -25,7 +25,7 @@ from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.record import test_record, write_record
-from xray_lightning.machine import releases_memory, settle
+from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import (
     data_card,
     load_classifier,
@@ -33,7 +33,7 @@ from xray_lightning.models.checkpoint import (
     refuse_missing_test_images,
 )
 from xray_lightning.models.classifier import XRayClassifier
-from xray_lightning.models.features import ImageSource
+from xray_lightning.models.features import ImageSource, Views
 from xray_lightning.status import is_done, recorded
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,9 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device t
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 # A frozen backbone is in eval mode on purpose
 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-@releases_memory
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, chooses the best epoch on validation, and scores it once on test.
 
@@ -84,7 +83,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return _score(best, data, trainer, folder, settings)
 
 
-@releases_memory
 def test(cfg: DictConfig) -> dict[str, Any]:
     """Scores a checkpoint on the test images of its own training. Returns the content of metrics.json."""
     folder = Path(cfg.paths.run)
@@ -184,17 +182,24 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
             f"The trainer cannot be set up: {cause}\n"
             "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
         ) from error
+    if str(trainer.precision) not in AUTOCAST:
+        raise XRayError(
+            f"trainer.precision={trainer.precision} is not supported: weights are kept in float32. Give one of "
+            f"{', '.join(AUTOCAST)}."
+        )
     settle(str(trainer.precision))
     return trainer
 
 
 def _prepare_inputs(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, sides: list[str]) -> None:
     model.to(trainer.strategy.root_device)
-    autocast = AUTOCAST.get(str(trainer.precision))
-    source = ImageSource(data.images, data.fingerprint, data.cache_dir / "features", autocast)
+    autocast = AUTOCAST[str(trainer.precision)]
+    root = str(data.root.resolve())
+    source = ImageSource(data.images, data.fingerprint, data.cache_dir / "features", autocast, root)
     if TRAIN in sides:
         data.train_inputs = model.prepare_training(source, data.rows_of(TRAIN), data.augment)
-        if data.train_inputs.ndim == 2 and len(data.train_inputs) == len(data.images) and data.augment is not None:
+        plain_features = data.train_inputs.ndim == 2 and not isinstance(data.train_inputs, Views)
+        if plain_features and data.augment is not None:
             log.info("%s trains on cached features of plain images: dataset.augment is not used.", model.name)
             data.augment = None
     data.inputs = model.prepare_inputs(source, np.concatenate([data.rows_of(s) for s in sides if s != TRAIN]))

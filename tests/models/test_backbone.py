@@ -105,9 +105,26 @@ def test_images_are_computed_in_parts_that_fit_the_cache(network: ResNet, monkey
     fast.first.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     for pixels, parts in ((3 * SIZE * SIZE, [3, 3, 1]), (1, [1] * 7)):
         seen.clear()
-        monkeypatch.setattr(backbone, "CPU_PIXELS", pixels)
+        monkeypatch.setitem(backbone.PIXELS, "cpu", pixels)
         assert error(fast(images), whole.double()) < 1e-3 * whole.std()
         assert seen == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_maps_are_channels_last(network: ResNet, dtype: torch.dtype) -> None:
+    fast, strides = fused(network, dtype), []
+    for module in fast.modules():
+        if isinstance(module, backbone.FusedConv):
+            module.register_forward_hook(lambda module, inputs, output: strides.append(output.stride(1)))
+    fast(greys(2))
+    assert strides == [1] * 53
+
+
+def test_half_precision_of_gpus_is_nearly_as_exact(network: ResNet) -> None:
+    images = greys(2)
+    expected = exact(network, images)
+    coarser = error(fused(network, torch.bfloat16)(images), expected)
+    assert 0 < error(fused(network, torch.float16)(images), expected) < 0.5 * coarser
 
 
 def test_grey_values_of_any_dtype_mean_the_same(network: ResNet) -> None:

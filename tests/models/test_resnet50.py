@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy, deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,22 @@ def test_the_fast_backbone_is_in_no_checkpoint(resnet: FrozenResNet50Classifier)
     assert not any(isinstance(module, FusedResNet) for module in resnet.modules())
 
 
+def test_making_a_model_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    FrozenResNet50Classifier(name="resnet50", class_names=["A", "B"], image_size=SIZE).head.requires_grad_(False)
+    assert seeded == [] and not torch.equal(torch.get_rng_state(), before)  # the head is drawn with the run's seed
+
+
+def test_a_model_made_in_inference_mode_works(resnet: FrozenResNet50Classifier) -> None:
+    images = torch.from_numpy(random_images(2))
+    with torch.inference_mode():
+        model = FrozenResNet50Classifier(name="resnet50", class_names=["A", "B"], image_size=SIZE)
+        assert model(images).isfinite().all()
+    assert torch.equal(model.embed(images), model.embed(images))
+
+
 def test_random_weights_are_the_same_for_every_seed() -> None:
     digests = set()
     for seed in (1, 2):
@@ -243,6 +260,24 @@ def with_views(resnet: FrozenResNet50Classifier, views: int) -> FrozenResNet50Cl
     other = copy(resnet)
     other.views = views
     return other
+
+
+@dataclass(frozen=True)
+class Negative:
+    def draws(self, count: int, *key: int) -> Tensor:
+        return torch.zeros(count, 1)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        return 255.0 - images
+
+
+def test_any_dataclass_may_augment_and_nothing_else(resnet: FrozenResNet50Classifier, tmp_path: Path) -> None:
+    images, rows = random_images(2), np.arange(2)
+    views = with_views(resnet, 1).prepare_training(source(images, "content", tmp_path), rows, Negative())  # type: ignore[arg-type]
+    expected = resnet.embed(torch.from_numpy(255 - images))
+    torch.testing.assert_close(torch.from_numpy(views[rows]).float(), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(XRayError, match=r"dataset\.augment is .*Give it a dataclass"):
+        with_views(resnet, 1).prepare_training(source(images, "content", tmp_path), rows, print)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", [{"views": -1}, {"views": 2, "cache_features": False}])

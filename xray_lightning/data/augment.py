@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ class CropRotateJitter:
     contrast: float = 0.2
 
     def __post_init__(self) -> None:
-        for key in ("scale", "ratio"):  # a list of a configuration is the same as a tuple
-            object.__setattr__(self, key, tuple(map(float, getattr(self, key))))
+        for key, value in asdict(self).items():  # [1, 2] of a configuration is the same as (1.0, 2.0)
+            plain = tuple(map(float, value)) if isinstance(value, Sequence) else float(value)
+            object.__setattr__(self, key, plain)
         scale, ratio = self.scale, self.ratio
         ordered = len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1
         _check("scale", scale, ordered, "two shares in order, such as [0.5, 1.0]")
@@ -43,7 +44,8 @@ class CropRotateJitter:
 
     def draws(self, count: int, *key: int) -> Tensor:
         """(count, 8) float32, 0 to 1: the random numbers of so many images, a function of `key` alone."""
-        return torch.from_numpy(np.random.default_rng([AUGMENTATION, *key]).random((count, 8), dtype=np.float32))
+        generator = np.random.default_rng(np.random.SeedSequence(key, spawn_key=(AUGMENTATION,)))
+        return torch.from_numpy(generator.random((count, 8), dtype=np.float32))
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """(B, C, H, W) with values 0 to 255 and (B, 8) draws -> the same shape, float32, values 0 to 255."""

@@ -97,14 +97,15 @@ class RowReader:
             raise ValueError(f"{len(inputs)} inputs are not a whole number of views of {len(labels)} images.")
         self.inputs = inputs
         self.labels = labels
-        self._mapped = _memory_map(inputs)
+        self._mapped = [m for part in getattr(inputs, "views", [inputs]) if (m := _memory_map(part)) is not None]
         self._read = 0  # bytes since memory was last given back
 
     def __call__(self, rows: np.ndarray) -> Batch:
         inputs = self.inputs[rows]
         self._read += inputs.nbytes
-        if self._mapped is not None and self._read > MAPPED_BYTES:
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+        if self._read > MAPPED_BYTES:
+            for mapped in self._mapped:
+                mapped.madvise(mmap.MADV_DONTNEED)
             self._read = 0
         return torch.from_numpy(inputs), torch.from_numpy(self.labels[rows % len(self.labels)])
 

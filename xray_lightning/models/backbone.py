@@ -10,8 +10,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
 
-MIDDLE = 128.0  # grey value that enters the network as zero: half precision holds 8-bit values about it exactly
-CPU_PIXELS = 8 * 224 * 224  # of images at a time: their feature maps stay in the processor's cache
+MIDDLE = 128.0  # grey value that enters the network as zero: half precision holds 8-bit values, over it, exactly
+PIXELS = {"cpu": 8 * 224 * 224}  # of images at a time: so many that their feature maps stay in the processor's cache
+GPU_PIXELS = 256 * 224 * 224  # enough to keep a GPU busy; their largest maps take 1.2 GB in half precision
 
 
 class FusedResNet(nn.Module):
@@ -33,8 +34,8 @@ class FusedResNet(nn.Module):
         scale = 1 / torch.tensor(std).to(first.weight).view(1, -1, 1, 1)
         constant = (MIDDLE / 255 - torch.tensor(mean).to(scale).view(1, -1, 1, 1)) * scale
         offset = F.conv2d(constant.expand(-1, -1, size, size), first.weight, first.bias, first.stride, first.padding)
-        self.register_buffer("offset", offset.to(dtype).contiguous(memory_format=torch.channels_last))
-        first.weight = (first.weight * scale / 255).sum(dim=1, keepdim=True)
+        self.register_buffer("offset", _channels_last(offset.to(dtype)))
+        first.weight = (first.weight * scale * (MIDDLE / 255)).sum(dim=1, keepdim=True)
         first.bias = torch.zeros_like(first.bias)
         self.first = first
         self.pool = network.maxpool
@@ -46,11 +47,11 @@ class FusedResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) with grey values 0 to 255 of any dtype -> (B, features) float32."""
-        parts = images.split(max(1, CPU_PIXELS // images[0].numel())) if images.device.type == "cpu" else [images]
-        return torch.cat([self._features(part) for part in parts])
+        pixels = PIXELS.get(images.device.type, GPU_PIXELS)
+        return torch.cat([self._features(part) for part in images.split(max(1, pixels // images[0].numel()))])
 
     def _features(self, images: Tensor) -> Tensor:
-        grey = (images.float() - MIDDLE).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        grey = _channels_last((images.float() / MIDDLE - 1).to(self.dtype))
         maps = self.pool(self.first(grey).add_(self.offset).relu_())
         return self.blocks(maps).float().mean(dim=(2, 3))
 
@@ -89,7 +90,7 @@ class FusedConv(nn.Module):
         self.stride, self.padding, self.relu = conv.stride, conv.padding, relu
 
     def store_as(self, dtype: torch.dtype) -> None:
-        self.weight = self.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.weight = _channels_last(self.weight.to(dtype))
         self.bias = self.bias.to(dtype)
 
     def forward(self, maps: Tensor, added_to: Tensor | None = None) -> Tensor:
@@ -107,6 +108,12 @@ class FusedConv(nn.Module):
         if added_to is None:
             return torch.ops.mkldnn._convolution_pointwise(maps, *place, last, [], "")
         return torch.ops.mkldnn._convolution_pointwise.binary(maps, added_to, *place, "add", 1.0, last, [], "")
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Also of one channel or pixel: `contiguous` leaves those as they are, and convolutions go by their strides."""
+    n, c, h, w = tensor.shape
+    return tensor.new_empty_strided((n, c, h, w), (h * w * c, 1, w * c, c)).copy_(tensor)
 
 
 def _in_one_pass(maps: Tensor) -> bool:

@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,10 @@ from torch import Tensor
 from xray_lightning.artifacts import is_whole_array, locked, write_json, write_zeros
 from xray_lightning.console import progress
 from xray_lightning.data.pixels import Images
-from xray_lightning.errors import cache_errors
+from xray_lightning.errors import XRayError, cache_errors
 
 log = logging.getLogger(__name__)
-CHUNK = 64  # images computed together; fixed, so that a feature does not depend on which others were asked for
-FLUSH = 2.0  # seconds of work that an interruption may cost
+FLUSH = 2.0  # seconds between two times at which what is computed is put on disk and marked
 
 
 @dataclass(frozen=True)
@@ -31,88 +32,107 @@ class ImageSource:
     fingerprint: str  # names the content of `images`
     cache_dir: Path
     autocast: torch.dtype | None  # the precision to compute in; None: float32
+    root: str = ""  # of the images' files, for people
 
 
 class FeatureStore:
-    """A (rows, width) float16 memory map that fills on demand, chunk by chunk.
+    """A (rows, width) float16 memory map that fills on demand, row by row.
 
-    `key` names all that the features depend on. A chunk is marked when it is on disk, so an interrupted
-    computation goes on where it stopped, and a second process waits and finds the work done.
+    `key` names all that the features depend on. A row is marked when it is on disk, so an interrupted
+    computation goes on where it stopped, and a second process waits and finds the work done. `about` is kept
+    beside the file, for people.
     """
 
-    def __init__(self, folder: Path, key: str, *, rows: int, width: int, chunk: int = CHUNK) -> None:
+    def __init__(self, folder: Path, key: str, *, rows: int, width: int, **about: Any) -> None:
         name = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
         self.folder = folder
         self.path = folder / f"{name}.npy"
         self.marks = folder / f"{name}.done.npy"
         self.shape = (rows, width)
-        self.chunk = chunk
+        self.about = about
 
-    def filled(self, rows: np.ndarray, embed: Callable[[slice], Tensor], title: str) -> np.ndarray:
+    def filled(self, rows: np.ndarray, embed: Callable[[np.ndarray], Tensor], batch: int, title: str) -> np.ndarray:
         """The read-only map, in which at least `rows` are computed.
 
-        `embed` turns the images of a slice into features (B, width), on any device; `title` names the work on
-        the progress bar. Raises XRayError where the folder cannot be written to.
+        `embed` turns some of the rows, at most `batch`, into their features (B, width), on any device. `title`
+        names the work on the progress bar. Raises XRayError where the folder cannot be written to, and for features
+        that are no numbers or too large for float16.
         """
         if not self._has(rows):
             with cache_errors(self.folder), locked(self.path):
-                self._fill(rows, embed, title)
+                self._fill(rows, embed, batch, title)
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def _has(self, rows: np.ndarray) -> bool:
-        if not self._whole():
-            return False
-        return bool(np.load(self.marks, allow_pickle=False)[np.unique(rows // self.chunk)].all())
+        return self._whole() and bool(np.load(self.marks, allow_pickle=False)[rows].all())
 
     def _whole(self) -> bool:
-        chunks = -(-self.shape[0] // self.chunk)
-        return is_whole_array(self.path, np.float16, self.shape) and is_whole_array(self.marks, np.bool_, (chunks,))
+        marks = is_whole_array(self.marks, np.bool_, self.shape[:1])
+        return marks and is_whole_array(self.path, np.float16, self.shape)
 
-    def _fill(self, rows: np.ndarray, embed: Callable[[slice], Tensor], title: str) -> None:
+    def _fill(self, rows: np.ndarray, embed: Callable[[np.ndarray], Tensor], batch: int, title: str) -> None:
         features, done = self._open()
-        chunks = [int(c) for c in np.unique(rows // self.chunk) if not done[c]]
-        finished: list[int] = []
+        missing = np.unique(rows)
+        missing = missing[~done[missing]]
+        ahead: deque[Computed] = deque()  # a GPU computes the next batch while the last one is written
+        finished: list[np.ndarray] = []
         flushed = time.monotonic()
+
+        def write(waiting: int) -> None:
+            while len(ahead) > waiting:
+                computed = ahead.popleft()
+                features[computed.rows] = computed.values()
+                finished.append(computed.rows)
 
         def flush() -> None:
             features.flush()
-            done[finished] = True  # only now: a mark says that the features are on disk
+            for some in finished:
+                done[some] = True  # only now: a mark says that the features are on disk
             done.flush()
             finished.clear()
 
-        def write(chunk: int, computed: Tensor) -> None:
-            features[self._part(chunk)] = computed.half().cpu().numpy()
-            finished.append(chunk)
-
-        ahead: list[tuple[int, Tensor]] = []  # a GPU computes the next chunk while the last one is written
+        batches = [missing[start : start + batch] for start in range(0, len(missing), batch)]
         try:
-            for chunk in progress(chunks, title, total=len(chunks)):
-                computed = embed(self._part(chunk))
-                ahead.append((chunk, computed))
-                while len(ahead) > computed.is_cuda:
-                    write(*ahead.pop(0))
+            for some in progress(batches, title, total=len(batches)):
+                ahead.append(Computed(some, embed(some)))
+                write(waiting=1 if ahead[-1].copied else 0)
                 if time.monotonic() - flushed > FLUSH:
                     flush()
                     flushed = time.monotonic()
         finally:
-            while ahead:
-                write(*ahead.pop(0))
+            write(waiting=0)
             flush()
-        if chunks:
-            log.info("Computed features of %d images into %s", min(len(chunks) * self.chunk, len(features)), self.path)
-
-    def _part(self, chunk: int) -> slice:
-        return slice(chunk * self.chunk, min((chunk + 1) * self.chunk, self.shape[0]))
+        log.info("Computed features of %d images into %s", len(missing), self.path)
 
     def _open(self) -> tuple[np.memmap, np.memmap]:
         if not self._whole():
-            write_zeros(self.marks, (-(-self.shape[0] // self.chunk),), np.bool_)
+            write_zeros(self.marks, self.shape[:1], np.bool_)
             write_zeros(self.path, self.shape, np.float16)
-            about = {"rows": self.shape[0], "width": self.shape[1]}
+            about = {"rows": self.shape[0], "width": self.shape[1]} | self.about
             write_json(
                 self.path.with_suffix(".json"), about | {"written": datetime.now().isoformat(timespec="seconds")}
             )
         return open_memmap(self.path, mode="r+"), open_memmap(self.marks, mode="r+")
+
+
+class Computed:
+    """Features of `rows` on their way to the CPU, which begins at once."""
+
+    def __init__(self, rows: np.ndarray, features: Tensor) -> None:
+        self.rows = rows
+        self._features = features.half().to("cpu", non_blocking=True)  # from a GPU to pinned memory
+        self.copied = torch.cuda.current_stream().record_event() if features.is_cuda else None
+
+    def values(self) -> np.ndarray:
+        """(B, width) float16, once they have arrived. Raises XRayError for what float16 cannot hold."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        if not self._features.isfinite().all():
+            raise XRayError(
+                "The backbone gives features that are no numbers, or larger than 65504. Its weights are damaged or "
+                "not made for this network: check model.weights."
+            )
+        return self._features.numpy()
 
 
 class Views:

@@ -1,6 +1,7 @@
 """ImageNet's ResNet50 with a frozen backbone and a new head."""
 
 import hashlib
+from dataclasses import is_dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURES = 2048
 FEATURES_VERSION = 2  # of the way they are computed; another one never takes the features of this one
-CHUNKS = {"cpu": 64}  # images that are computed and kept together
-GPU_CHUNK = 512  # enough to keep one busy
+BATCH = {"cpu": 16}  # images that are computed together
+GPU_BATCH = 512
 
 
 class FrozenResNet50Classifier(XRayClassifier):
@@ -55,12 +56,13 @@ class FrozenResNet50Classifier(XRayClassifier):
         self.cache_features = cache_features
         self.views = views
         with torch.random.fork_rng(devices=[]):  # random weights, too, are the same for every seed
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # of the CPU alone: GPUs' generators keep the run's seed
             self.backbone = resnet50(weights=None)
         self.backbone.fc = nn.Identity()
         self.card["weights"] = load_resnet50_weights(self.backbone, weights, fallback)
         self.backbone.requires_grad_(False).eval()
         self._fused: tuple[object, FusedResNet] | None = None
+        self._digest: tuple[object, str] | None = None
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":
@@ -81,13 +83,17 @@ class FrozenResNet50Classifier(XRayClassifier):
 
     def _backbone_in(self, dtype: torch.dtype, size: int) -> FusedResNet:
         """The backbone as it runs fastest, made anew whenever its weights, device, precision or image size change."""
-        state = list(self.backbone.state_dict(keep_vars=True).values())
-        made_for = (dtype, size, [(t.data_ptr(), t._version) for t in state])
+        made_for = (dtype, size, self._state_marks())
         if self._fused is None or self._fused[0] != made_for:
             fused = FusedResNet(self.backbone, IMAGENET_MEAN, IMAGENET_STD, size, dtype)
             object.__setattr__(self, "_fused", (made_for, fused))  # no submodule: no checkpoint is to hold it
         assert self._fused is not None
         return self._fused[1]
+
+    def _state_marks(self) -> list[tuple[int, int]]:
+        """Where the backbone's tensors lie and how often each was written to: the same as long as they are."""
+        tensors = self.backbone.state_dict(keep_vars=True).values()
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = inputs if inputs.ndim == 2 else self.embed(inputs)
@@ -101,13 +107,16 @@ class FrozenResNet50Classifier(XRayClassifier):
         return self._features(source, rows, "Computing backbone features")
 
     def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
-        """As `prepare_inputs`, or (views * N, 2048) of augmented images where `views` asks for them."""
+        """As `prepare_inputs`, or (views * N, 2048) of augmented images where `views` asks for them.
+
+        Raises XRayError where there is nothing to augment them by.
+        """
         if not self.views:
             return self.prepare_inputs(source, rows)
-        if augment is None:
+        if not is_dataclass(augment):  # whose text tells all its settings, by which features are kept apart
             raise XRayError(
-                f"model.views={self.views} asks for augmented images, but dataset.augment is null. Say how, or set "
-                "model.views=0."
+                f"model.views={self.views} asks for augmented images, but dataset.augment is {augment or 'null'}. Give "
+                "it a dataclass such as CropRotateJitter, or set model.views=0."
             )
         titles = [f"Computing features of view {view + 1} of {self.views}" for view in range(self.views)]
         return Views([self._features(source, rows, title, augment, view) for view, title in enumerate(titles)])
@@ -117,29 +126,35 @@ class FrozenResNet50Classifier(XRayClassifier):
     ) -> np.ndarray:
         """Of the plain images or, with `augment`, of one view: the same one for every seed, so that runs share it."""
         device, count = self.device, len(source.images)
-        about = (FEATURES_VERSION, source.fingerprint, self.backbone_digest(), source.autocast, device.type)
-        key = ":".join(map(str, about if augment is None else (*about, augment, view)))
+        what = "plain" if augment is None else f"view {view} by {augment}"
+        how = f"{source.autocast or torch.float32} on {device.type}"
+        key = f"{FEATURES_VERSION}:{source.fingerprint}:{self.backbone_digest()}:{how}:{what}"
         draws = None if augment is None else augment.draws(count, view)
 
         @torch.inference_mode()
-        def embed(part: slice) -> Tensor:
-            images = torch.from_numpy(np.array(source.images[part])).to(device)
+        def embed(some: np.ndarray) -> Tensor:
+            images = torch.from_numpy(source.images[some])
+            cuda = device.type == "cuda"  # where the host need not wait for a copy from pinned memory
+            images = (images.pin_memory() if cuda else images).to(device, non_blocking=cuda)
             if augment is not None and draws is not None:
-                images = augment(images, draws[part].to(device))
+                images = augment(images, draws[torch.from_numpy(some)].to(device))
             with torch.autocast(device.type, dtype=source.autocast, enabled=source.autocast is not None):
                 return self.embed(images)
 
-        chunk = CHUNKS.get(device.type, GPU_CHUNK)
-        store = FeatureStore(source.cache_dir, key, rows=count, width=FEATURES, chunk=chunk)
+        about = {"root": source.root, "how": f"{self.card['weights']}, {how}, {what}"}
+        store = FeatureStore(source.cache_dir, key, rows=count, width=FEATURES, **about)
         try:
-            return store.filled(rows, embed, title)
+            return store.filled(rows, embed, BATCH.get(device.type, GPU_BATCH), title)
         finally:
-            self._fused = None
+            self._fused = None  # which takes as much memory as the backbone itself
 
     def backbone_digest(self) -> str:
         """Names the backbone by its weights, so that features of other weights are never taken for its own."""
-        digest = hashlib.blake2b(digest_size=12)
-        for key, value in self.backbone.state_dict().items():
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy())
-        return digest.hexdigest()
+        marks = self._state_marks()
+        if self._digest is None or self._digest[0] != marks:
+            digest = hashlib.blake2b(digest_size=12)
+            for key, value in self.backbone.state_dict().items():
+                digest.update(key.encode())
+                digest.update(value.cpu().contiguous().numpy())
+            self._digest = marks, digest.hexdigest()
+        return self._digest[1]
