@@ -20,7 +20,7 @@ def slug(value: Any) -> str:
     safe = re.sub(r"[^\w.+=-]+", "-", text).strip("-.") or "none"
     if len(safe) > LONGEST_SLUG:
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        safe = f"{safe[:LONGEST_SLUG]}-{digest}"
+        safe = f"{safe[: LONGEST_SLUG - 9]}-{digest}"  # 60 in all: the slug of a slug is itself
     return safe
 
 
