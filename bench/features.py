@@ -32,7 +32,7 @@ from xray_lightning.config import auto_precision
 from xray_lightning.machine import settle
 from xray_lightning.models.backbone import FusedResNet
 from xray_lightning.models.features import ImageSource
-from xray_lightning.models.resnet50 import CHUNKS, GPU_CHUNK, IMAGENET_MEAN, IMAGENET_STD, FrozenResNet50Classifier
+from xray_lightning.models.resnet50 import BATCH, GPU_BATCH, IMAGENET_MEAN, IMAGENET_STD, FrozenResNet50Classifier
 from xray_lightning.models.weights import RANDOM
 from xray_lightning.run import AUTOCAST
 
@@ -161,7 +161,7 @@ def main() -> None:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else END_TO_END.get(device.type, GPU_END_TO_END)
     settle("32-true")
     own = AUTOCAST.get(auto_precision(device.type))
-    chunk = CHUNKS.get(device.type, GPU_CHUNK)
+    chunk = BATCH.get(device.type, GPU_BATCH)
     batch, images = USUAL_BATCH.get(device.type, chunk), films(chunk)
     weights = os.environ.get("XRAY_RESNET50_WEIGHTS", RANDOM)
     model = FrozenResNet50Classifier(weights, name="resnet50", class_names=["no", "yes"], image_size=SIZE)
