@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from xray_lightning.config import CONF, register_resolvers
+from xray_lightning.data.catalog import Radiograph
 from xray_lightning.data.phantoms import write_phantoms
 
 SMALL = (
     "trainer=cpu",
+    "figures=false",
     "trainer.max_epochs=1",
     "trainer.enable_progress_bar=false",
     "~callbacks.progress_bar",
@@ -43,8 +46,29 @@ def configure(phantoms: Path, shared_cache: Path, tmp_path: Path) -> Callable[..
             f"paths.outputs={tmp_path}",
             f"paths.run={tmp_path / run}",
         ]
-        small = SMALL if config == "train" else SMALL[:1]
+        small = SMALL if config == "train" else SMALL[:2]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(config, [*paths, *small, *overrides])
 
     return _configure
+
+
+@pytest.fixture(scope="session")
+def make_row() -> Callable[..., Radiograph]:
+    def row(
+        path: str, label: int = 0, group: str = "", official: str = "", digest: str = "", patient: str = "", **own: Any
+    ) -> Radiograph:
+        digest = digest or f"digest of {path}"
+        file = {"format": "PNG", "mode": "L", "width": 12, "height": 12, "size": 1, "source": "", "subtype": ""} | own
+        return Radiograph(
+            path=path,
+            label=label,
+            class_name=f"class{label}",
+            patient=patient,
+            official=official,
+            digest=digest,
+            group=group or patient or digest,
+            **file,
+        )
+
+    return row

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.artifacts import write_json
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.runs import gather
 from xray_lightning.evaluation.table import METRICS
 from xray_lightning.status import recorded
-from xray_lightning.sweep import SweepCallback, failed_runs, gather
+from xray_lightning.sweep import SweepCallback, failed_runs
 
 
 def settings(dataset: str = "pneumonia", model: str = "cnn", seed: int = 0) -> dict[str, Any]:
@@ -27,8 +28,14 @@ def finish(folder: Path, **chosen: Any) -> None:
         "model": made["model"]["name"],
         "seed": made["seed"],
         "n": 9,
+        "split": "test",
         "metrics": {name: {"value": 0.5, "low": None, "high": None} for name in METRICS},
+        "classes": ["NORMAL", "PNEUMONIA"],
+        "confusion_matrix": [[3, 1], [2, 3]],
         "reference": None,
+        "operating_points": {},
+        "calibration": {"temperature": 1.5}
+        | {w: {"log_loss": {"value": 0.5}, "ece": {"value": 0.1}} for w in ("before", "after")},
         "notes": [],
     }
     with recorded(folder, made):

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray_lightning.data.catalog import Radiograph
-
 PNEUMONIA_FILES = (
     *(f"train/NORMAL/IM-{n:04d}-0001.jpeg" for n in range(1, 9)),
     *(f"train/NORMAL/NORMAL2-IM-{n:04d}-{k:04d}.jpeg" for n in (1, 2) for k in (1, 2)),
@@ -72,28 +70,3 @@ def covid_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("covid") / "COVID-19_Radiography_Dataset"
     _write_files(folder, [name.replace("/images/", "/masks/") for name in COVID_FILES])
     return _write_files(folder, COVID_FILES)
-
-
-@pytest.fixture(scope="session")
-def make_row() -> Callable[..., Radiograph]:
-    def row(
-        path: str, label: int = 0, group: str = "", official: str = "", digest: str = "", patient: str = ""
-    ) -> Radiograph:
-        digest = digest or f"digest of {path}"
-        return Radiograph(
-            path=path,
-            label=label,
-            class_name=f"class{label}",
-            patient=patient,
-            source="",
-            official=official,
-            format="PNG",
-            mode="L",
-            width=12,
-            height=12,
-            size=1,
-            digest=digest,
-            group=group or patient or digest,
-        )
-
-    return row

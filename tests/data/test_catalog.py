@@ -78,7 +78,7 @@ def test_capital_suffixes_are_images_too(tmp_path: Path, write_files: FolderWrit
 def test_entries_tell_class_published_split_and_patient(pneumonia_root: Path) -> None:
     entries = {entry.path: entry for entry in list_images(pneumonia_root, PNEUMONIA, TWO)}
     path = "train/PNEUMONIA/person1_virus_4.jpeg"
-    assert entries[path] == Entry(path, 1, "PNEUMONIA", patient="person1_virus", official="train")
+    assert entries[path] == Entry(path, 1, "PNEUMONIA", patient="person1_virus", official="train", subtype="virus")
     assert {path.split("/")[0]: entry.official for path, entry in entries.items()} == {
         "train": "train",
         "val": "train",

@@ -34,7 +34,7 @@ Place = tuple[int, int]
 def catalog(images: Sequence[Image], twins: Sequence[Pair] = (), thumbs: np.ndarray | None = None) -> Collection:
     groups = link_groups([patient for _, _, patient, _ in images], [digest for digest, *_ in images], twins)
     rows = [
-        Radiograph(f"{n}.png", label, f"class{label}", patient, "", "", "PNG", "L", 12, 12, 1, digest, group)
+        Radiograph(f"{n}.png", label, f"class{label}", patient, "", "", "", "PNG", "L", 12, 12, 1, digest, group)
         for n, ((digest, label, patient, _), group) in enumerate(zip(images, groups, strict=True))
     ]
     return Collection(

@@ -275,7 +275,7 @@ def test_processes_that_want_the_same_images_decode_them_once(plan: PixelPlan, r
             return whole(file)
         pixels.read_bytes = slow
         root, cache, *pairs = sys.argv[1:]
-        row = lambda path, digest: Radiograph(path, 0, "A", "", "", "", "PNG", "L", 12, 12, 1, digest, digest)
+        row = lambda path, digest: Radiograph(path, 0, "A", "", "", "", "", "PNG", "L", 12, 12, 1, digest, digest)
         rows = [row(*pair.split("=")) for pair in pairs]
         print(len(pixels.load_pixels(pixels.PixelPlan(Path(root), 8, "stretch", Path(cache)), rows)), len(calls))
     """)

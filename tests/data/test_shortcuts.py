@@ -28,7 +28,7 @@ CLASSES = ("ill", "well", "worse")
 
 def image(n: int, label: int, group: str = "", **facts: Any) -> Radiograph:
     own = {"format": "PNG", "mode": "L", "width": 12, "height": 12, "size": 100, "digest": f"{n}"} | facts
-    return Radiograph(f"{n}.png", label, CLASSES[label], "", "", "", group=group or f"group {n}", **own)
+    return Radiograph(f"{n}.png", label, CLASSES[label], "", "", "", "", group=group or f"group {n}", **own)
 
 
 def flat(count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xray_lightning.data.catalog import Radiograph, write_catalog
 from xray_lightning.data.split_file import read_split
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, images_tested, known_test, split
+from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, images_of, known_test, split
 from xray_lightning.errors import XRayError
 
 MakeRow = Callable[..., Radiograph]
@@ -210,17 +210,17 @@ def test_a_list_that_contradicts_itself_is_refused(
 
 def test_a_known_test_set_is_found_among_other_files(rows: list[Radiograph]) -> None:
     sides = [TEST if n in (2, 7) else TRAIN for n in range(len(rows))]
-    images = [*images_tested(rows, sides), "of a file that is gone"]
+    images = [*images_of(TEST, rows, sides), "of a file that is gone"]
     assert known_test(rows, images) == [TEST if n in (2, 7) else UNUSED for n in range(len(rows))]
     assert known_test(rows, []) == [UNUSED] * len(rows)
 
 
 def test_copies_are_tested_as_often_as_they_were(make_row: MakeRow) -> None:
     rows = [make_row(f"{n}.png", digest="same") for n in range(4)]
-    images = images_tested(rows, [TEST, TEST, TRAIN, TRAIN])
+    images = images_of(TEST, rows, [TEST, TEST, TRAIN, TRAIN])
     assert known_test(rows, images) == [TEST, TEST, UNUSED, UNUSED]
 
 
 def test_a_copy_in_another_class_does_not_pass_for_the_test_image(make_row: MakeRow) -> None:
     one, copy = make_row("b.png", label=1, digest="same"), make_row("a.png", label=0, digest="same")
-    assert known_test([copy, one], images_tested([one], [TEST])) == [UNUSED, TEST]
+    assert known_test([copy, one], images_of(TEST, [one], [TEST])) == [UNUSED, TEST]

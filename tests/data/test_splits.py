@@ -34,7 +34,7 @@ def catalogs(draw: st.DrawFn, official: bool = False) -> list[Radiograph]:
     sides = [draw(st.sampled_from([TRAIN, TEST])) if official else "" for _ in labels]
     groups = link_groups(patients, digests, twins)
     return [
-        Radiograph(f"{n}.png", label, f"class{label}", person, "", side, "PNG", "L", 12, 12, 1, digest, group)
+        Radiograph(f"{n}.png", label, f"class{label}", person, "", side, "", "PNG", "L", 12, 12, 1, digest, group)
         for n, (label, person, side, digest, group) in enumerate(
             zip(labels, patients, sides, digests, groups, strict=True)
         )

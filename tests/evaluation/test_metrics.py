@@ -197,12 +197,13 @@ def test_a_class_without_images_has_no_auroc_and_no_weight() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_metrics_of_batches_are_those_of_the_whole(classes: int) -> None:
     probabilities, labels = made_up(classes, 50, 1.0, 1)
-    p, y = torch.from_numpy(probabilities).float(), torch.from_numpy(labels)
+    logits, y = torch.from_numpy(probabilities).log().float(), torch.from_numpy(labels)
     metric = ClassificationMetrics()
     for _ in range(2):
         for start in range(0, 50, 7):
-            metric.update(p[start : start + 7], y[start : start + 7])
-        assert values(metric.compute()) == values(scalar_metrics(p, y))
+            metric.update(logits[start : start + 7], y[start : start + 7])
+        assert values(metric.compute()) == values(scalar_metrics(logits.softmax(dim=1), y))
         gathered, scored = metric.gathered()
-        assert torch.equal(gathered, p) and torch.equal(scored, y)
+        assert gathered.dtype == np.float64 and np.array_equal(scored, labels)
+        np.testing.assert_allclose(gathered, probabilities, rtol=1e-6)
         metric.reset()

@@ -15,14 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from xray_lightning.data.covid import CovidDataModule
-from xray_lightning.data.splits import TEST, images_tested
+from xray_lightning.data.splits import TEST, images_of
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.calibration import fit_temperature
+from xray_lightning.evaluation.metrics import SCALARS
+from xray_lightning.evaluation.operating_points import POINTS
 from xray_lightning.models.checkpoint import (
     data_card,
     load_classifier,
     load_data_module,
     read_checkpoint,
-    refuse_missing_test_images,
+    refuse_missing_images,
 )
 from xray_lightning.models.classifier import CARD
 from xray_lightning.models.cnn import CNNClassifier
@@ -44,7 +47,7 @@ DATA_CARD = {
     "module": "xray_lightning.data.covid",
     "class": "CovidDataModule",
     "arguments": {},
-    "test": [],
+    "images": {"train": [], "val": [], "test": []},
     "leaked": {},
 }
 
@@ -83,8 +86,7 @@ def trained(
     make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer], bright_and_dark: Arrays, card: dict[str, Any]
 ) -> Trainer:
     model = make_cnn()
-    model.card |= card | {"precision": "32-true", "temperature": 1.7}
-    model.card["operating_points"] = {"sensitivity 0.95": 0.31}
+    model.card |= card | {"precision": "32-true"}
     return fit(model, *bright_and_dark, max_steps=2)
 
 
@@ -147,15 +149,28 @@ def test_the_card_says_what_the_network_alone_does_not(checkpoint: Path) -> None
     assert card["model"] == "cnn" and card["precision"] == "32-true"
     assert card["classes"] == ["NORMAL", "PNEUMONIA"]
     assert card["preprocessing"] == {"image_size": 32, "mean": [0.5], "std": [0.25]}
-    assert card["temperature"] == 1.7
-    assert card["operating_points"] == {"sensitivity 0.95": 0.31}
+
+
+def test_the_card_holds_what_validation_said_of_the_epoch(checkpoint: Path, bright_and_dark: Arrays) -> None:
+    loaded = load_classifier(checkpoint)
+    with torch.no_grad():
+        raw = loaded(torch.from_numpy(bright_and_dark[0])).double().softmax(dim=1).numpy()
+    labels = bright_and_dark[1]
+    assert loaded.card["temperature"] == pytest.approx(fit_temperature(raw, labels), rel=1e-4)
+    points = loaded.card["operating_points"]["PNEUMONIA"]
+    assert points.keys() == {*POINTS}
+    assert all(sum(point[c] for c in ("tp", "fn", "tn", "fp")) == len(labels) for point in points.values())
+    validation = loaded.card["validation"]
+    assert (validation["n"], validation["epoch"]) == (len(labels), 1) and validation.keys() >= {*SCALARS}
+    loss = -np.log(raw[np.arange(len(labels)), labels]).mean()
+    assert validation["log_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_data_card_keeps_what_names_the_test_images(card: dict[str, Any], data: CovidDataModule) -> None:
     kept = card["data"]["arguments"]
     assert kept.keys().isdisjoint({"_target_", "cache_dir", "cache", "split_file", "augment"})
     assert (kept["classes"], kept["resize"], kept["image_size"]) == (["Covid", "Healthy"], "pad", 32)
-    assert card["data"]["test"] == images_tested(data.rows, data.sides)
+    assert card["data"]["images"]["test"] == images_of(TEST, data.rows, data.sides)
 
 
 def test_all_classes_are_named_even_if_none_was_chosen(phantoms: Path, shared_cache: Path) -> None:
@@ -178,7 +193,7 @@ def test_the_data_module_comes_back_with_the_same_test_images(
     assert back.counts() == {"test": data.counts()["test"]}
     assert of_test(back) == of_test(data)
     assert np.array_equal(back.images[back.rows_of(TEST)], data.images[data.rows_of(TEST)])
-    refuse_missing_test_images(card, back)
+    refuse_missing_images(card, back, TEST)
     assert load_data_module(card, root=None, cache_dir=str(tmp_path)).root == data.root
 
 
@@ -191,7 +206,7 @@ def test_files_added_and_renamed_since_leave_the_test_images(
         file.rename(file.with_name(f"{number % 7}-{file.name}"))
     back = load_data_module(card, root=str(moved), cache_dir=str(tmp_path / "cache"))
     back.setup()
-    refuse_missing_test_images(card, back)
+    refuse_missing_images(card, back, TEST)
     assert len(back.rows) == 2 * len(data.rows)
     assert of_test(back) == of_test(data)
     assert back.counts() == {"test": data.counts()["test"]}
@@ -211,7 +226,7 @@ def test_a_test_image_that_is_not_there_as_it_was_is_refused(
     back = load_data_module(card, root=str(moved), cache_dir=str(tmp_path / "cache"))
     back.setup()
     with pytest.raises(XRayError, match=r"1 of \d+ test images .*dataset\.root") as error:
-        refuse_missing_test_images(card, back)
+        refuse_missing_images(card, back, TEST)
     assert str(moved) in str(error.value)
 
 
@@ -253,7 +268,13 @@ def test_only_classifiers_of_this_package_are_built(
 
 def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
     card = {
-        "data": {"module": "subprocess", "class": "Popen", "arguments": {"args": ["true"]}, "test": [], "leaked": {}}
+        "data": {
+            "module": "subprocess",
+            "class": "Popen",
+            "arguments": {"args": ["true"]},
+            "images": {"test": []},
+            "leaked": {},
+        }
     }
     with pytest.raises(XRayError, match=r"asks for subprocess\.Popen"):
         load_data_module(card, cache_dir=str(tmp_path))
@@ -264,10 +285,10 @@ def test_the_data_module_must_be_one_of_this_package(tmp_path: Path) -> None:
     [
         {},
         {"data": None},
-        {"data": {"module": "xray_lightning.data.covid", "arguments": {}, "test": [], "leaked": {}}},
+        {"data": {"module": "xray_lightning.data.covid", "arguments": {}, "images": {"test": []}, "leaked": {}}},
         {"data": DATA_CARD | {"arguments": {"nonsense": 1}}},
         {"data": DATA_CARD | {"arguments": None}},
-        {"data": {key: value for key, value in DATA_CARD.items() if key != "test"}},
+        {"data": {key: value for key, value in DATA_CARD.items() if key != "images"}},
     ],
     ids=["no data", "null", "no class", "other arguments", "no arguments", "no test images"],
 )
@@ -283,9 +304,9 @@ def test_a_missing_entry_is_an_error_of_the_user(tampered: Callable[..., Path], 
         load_classifier(path)
 
 
-@pytest.mark.parametrize("number", [0, 1, "2", None])
+@pytest.mark.parametrize("number", [0, 2, "3", None])
 def test_another_format_is_named(tampered: Callable[..., Path], number: object) -> None:
-    with pytest.raises(XRayError, match=f"has checkpoint format {number}; this version reads 2"):
+    with pytest.raises(XRayError, match=f"has checkpoint format {number}; this version reads 3"):
         read_checkpoint(tampered({"format": number}))
 
 

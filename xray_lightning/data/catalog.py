@@ -25,7 +25,7 @@ class Entry:
     """What a file's place and name tell. `path` is relative to the root, with forward slashes.
 
     `official` is the split that the publisher put the image in, `patient` and `source` whose it is and where
-    it comes from; each is empty where that is not known.
+    it comes from, `subtype` what kind of its class it shows; each is empty where that is not known.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Entry:
     patient: str = ""
     source: str = ""
     official: str = ""
+    subtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Radiograph:
     patient: str
     source: str
     official: str
+    subtype: str
     format: str
     mode: str  # Pillow's name of the colour mode
     width: int
@@ -64,8 +66,8 @@ class Layout:
 
     `folders` maps each class, in order, to its folders below the root. A folder's images lie in it or, where
     there is one, in its `images/` subfolder; nothing else in it is read. `official` tells the published split
-    from a folder, `patient` the patient from a file name and `source` the source from a folder; None or an
-    empty string where it does not say.
+    from a folder, `patient` the patient and `subtype` the kind of disease from a file name, and `source` the source
+    from a folder; None or an empty string where it does not say.
     """
 
     folders: Mapping[str, Sequence[str]]
@@ -73,6 +75,7 @@ class Layout:
     official: Callable[[str], str] = lambda folder: ""
     patient: Callable[[str], str | None] = lambda stem: None
     source: Callable[[str], str] = lambda folder: ""
+    subtype: Callable[[str], str] = lambda stem: ""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -99,6 +102,7 @@ def list_images(root: Path, layout: Layout, classes: Sequence[str]) -> list[Entr
             patient=layout.patient(file.stem) or "",
             source=layout.source(folder),
             official=layout.official(folder),
+            subtype=layout.subtype(file.stem),
         )
         for label, name, folder in todo
         if (root / folder).is_dir()
@@ -157,3 +161,9 @@ def kermany_patient(stem: str) -> str | None:
     if match := re.fullmatch(r"((?:NORMAL2-)?IM-\d+)(?:-\d+)*", stem):
         return match[1]
     return None
+
+
+def kermany_subtype(stem: str) -> str:
+    """bacteria or virus, as a Kermany file name tells it."""
+    match = re.match(r"person\d+_(bacteria|virus)_", stem)
+    return match[1] if match else ""

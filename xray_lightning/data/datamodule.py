@@ -20,7 +20,7 @@ from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
 from xray_lightning.data.split_file import read_split
-from xray_lightning.data.splits import SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaked, leaks, split
+from xray_lightning.data.splits import ALL, SIDES, TEST, TRAIN, UNUSED, VAL, known_test, leaked, leaks, split
 from xray_lightning.errors import XRayError, did_you_mean, folder_errors
 
 
@@ -81,7 +81,8 @@ class XRayDataModule(LightningDataModule):
         self.on_bad_image = on_bad_image
         self.balance = balance
         self.augment = augment
-        self.known_test: Sequence[str] | None = None  # a checkpoint's test images, when nothing else counts
+        self.scored: str | None = None  # a side of the split, or all: nothing is trained, and that is the test side
+        self.known_test: Sequence[str] | None = None  # its images, of a checkpoint's own split
         self.leaked: dict[str, int] = {}  # images of val and test that share a group with what comes before them
         self.collection: Collection | None = None
         self._ready = False
@@ -125,8 +126,8 @@ class XRayDataModule(LightningDataModule):
         report_bad(self.root, self.collection, self.on_bad_image)
         self.rows = self.collection.rows
         self.labels = np.array([row.label for row in self.rows], dtype=np.int64)
-        self.sides = self._split()
-        if self.known_test is not None:
+        self.sides = self._split() if self.scored is None else self._scored_sides()
+        if self.scored is not None:
             return
         refuse_leaks(
             leaks(self.rows, self.sides),
@@ -136,9 +137,14 @@ class XRayDataModule(LightningDataModule):
         )
         self.leaked = leaked(self.rows, self.sides)
 
-    def _split(self) -> list[str]:
+    def _scored_sides(self) -> list[str]:
         if self.known_test is not None:
             return known_test(self.rows, self.known_test)
+        if self.scored == ALL:
+            return [TEST] * len(self.rows)
+        return [TEST if side == self.scored else UNUSED for side in self._split()]
+
+    def _split(self) -> list[str]:
         if self.split_file is not None:
             return read_split(self.split_file, self.rows)
         return split(
@@ -155,7 +161,7 @@ class XRayDataModule(LightningDataModule):
             return
         plan = PixelPlan(self.root, self.image_size, self.resize, self.cache_dir / "pixels")
         self.catalog(plan if self.cache == "on" else None)
-        if self.known_test is None:
+        if self.scored is None:
             refuse_empty_sides(self.root, self.counts())
         self.fingerprint = plan.fingerprint([row.digest for row in self.rows])
         self.images: Images
@@ -196,14 +202,14 @@ class XRayDataModule(LightningDataModule):
         return (counts.sum() / (len(counts) * counts)).tolist()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class on each side of the split."""
-        sides = [TEST] if self.known_test is not None else [*SIDES, *[UNUSED] * (UNUSED in self.sides)]
+        """Images of each class on each side of the split, or on the one that is scored."""
+        named = {side: side for side in (*SIDES, *[UNUSED] * (UNUSED in self.sides))}
         return {
-            side: {
+            name: {
                 name: int((self.labels[self.rows_of(side)] == label).sum())
                 for label, name in enumerate(self.class_names)
             }
-            for side in sides
+            for name, side in (named if self.scored is None else {self.scored: TEST}).items()
         }
 
     def train_dataloader(self) -> BatchLoader:

@@ -101,7 +101,8 @@ class FolderDataModule(XRayDataModule):
                 strays.append(line.path)
             elif name in labels:
                 patient = line.patient or self._patient(Path(line.path).stem)
-                entries.append(Entry(line.path, labels[name], name, patient, "", line.split or _official(folder)))
+                official = line.split or _official(folder)
+                entries.append(Entry(line.path, labels[name], name, patient, line.source, official, line.subtype))
         if strays:
             raise XRayError(
                 f"{self.table} lists files in no class folder: {few(strays)}. The classes are in "
@@ -136,7 +137,7 @@ class FolderDataModule(XRayDataModule):
         return patient_in(stem, self.pattern) if self.pattern else ""
 
     def _split(self) -> list[str]:
-        anew = self.known_test is None and self.split_file is None and self.test_fraction is None
+        anew = self.split_file is None and self.test_fraction is None
         if anew and {row.official == TEST for row in self.rows} != {True, False}:
             self.test_fraction = TEST_FRACTION
             log.info("%s has no official test: %g of each class is split off", self.name, TEST_FRACTION)

@@ -4,7 +4,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PureWindowsPath
 
 from xray_lightning.data.decode import FORMATS
@@ -13,6 +13,7 @@ from xray_lightning.errors import XRayError, did_you_mean
 
 log = logging.getLogger(__name__)
 OFFICIAL = {"train": TRAIN, "val": TRAIN, "valid": TRAIN, "validation": TRAIN, "test": TEST}  # in lower case
+MAY_BE_EMPTY = ("patient", "source", "subtype")
 LISTED = 5  # files or folders that a message names
 
 
@@ -24,10 +25,12 @@ class Line:
     label: str = ""
     patient: str = ""
     split: str = ""
+    source: str = ""
+    subtype: str = ""
 
 
 def read_table(file: Path) -> list[Line]:
-    """The lines of a CSV with the columns path and any of label, patient and split; others are not read.
+    """The lines of a CSV with a column path and any of label, patient, split, source and subtype.
 
     Raises XRayError for what cannot be read, and for paths that lead out of the root, repeat or name no image.
     """
@@ -48,7 +51,7 @@ def read_table(file: Path) -> list[Line]:
             f"Its first line is {','.join(header) or 'empty'}."
         )
     for row in rows:
-        if len(row) != len(header) or not all(row[header.index(c)] for c in columns if c != "patient"):
+        if len(row) != len(header) or not all(row[header.index(c)] for c in columns if c not in MAY_BE_EMPTY):
             raise XRayError(
                 f"{file} has the line '{','.join(row)}', which does not fill the columns {','.join(header)}."
             )
@@ -66,7 +69,7 @@ def _checked(file: Path, lines: Sequence[Line]) -> list[Line]:
         raise XRayError(f"{file} lists files that are no images ({', '.join(FORMATS)}): {few(others)}.")
     if wrong := [line.split for line in lines if line.split.lower() not in {*OFFICIAL, ""}]:
         raise XRayError(f"{file} has the split {few(dict.fromkeys(wrong))}. {did_you_mean(wrong[0], OFFICIAL)}")
-    lines = [Line(below(x.path), x.label, x.patient, OFFICIAL.get(x.split.lower(), "")) for x in lines]
+    lines = [replace(x, path=below(x.path), split=OFFICIAL.get(x.split.lower(), "")) for x in lines]
     if twice := repeated(line.path for line in lines):
         raise XRayError(f"{file} lists images more than once: {few(twice)}. Keep one line for each.")
     return lines

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from xray_lightning.data.catalog import Layout, kermany_patient
+from xray_lightning.data.catalog import Layout, kermany_patient, kermany_subtype
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.download import KaggleSource
 
@@ -24,6 +24,7 @@ class PneumoniaDataModule(XRayDataModule):
         optional=frozenset({"val/NORMAL", "val/PNEUMONIA"}),
         official=_official,
         patient=kermany_patient,
+        subtype=kermany_subtype,
     )
     kaggle = KaggleSource(
         handle="paultimothymooney/chest-xray-pneumonia",

@@ -11,6 +11,7 @@ from xray_lightning.data.catalog import Radiograph
 
 log = logging.getLogger(__name__)
 TRAIN, VAL, TEST = "train", "val", "test"
+ALL = "all"  # of other images: what a checkpoint of another data set is scored on
 UNUSED = "unused"  # an image outside the official test whose patient is in it, or one that a split file leaves out
 SIDES = (TRAIN, VAL, TEST)
 
@@ -94,13 +95,13 @@ def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
     return chosen
 
 
-def images_tested(rows: Sequence[Radiograph], sides: Sequence[str]) -> list[str]:
-    """The test images by content and class, which is how a checkpoint knows them again."""
-    return sorted(f"{row.digest} {row.class_name}" for row, side in zip(rows, sides, strict=True) if side == TEST)
+def images_of(side: str, rows: Sequence[Radiograph], sides: Sequence[str]) -> list[str]:
+    """The images of one side by content and class, which is how a checkpoint knows them again."""
+    return sorted(f"{row.digest} {row.class_name}" for row, where in zip(rows, sides, strict=True) if where == side)
 
 
 def known_test(rows: Sequence[Radiograph], images: Sequence[str]) -> list[str]:
-    """Test for what `images_tested` named, as often as it did, and unused for all others."""
+    """Test for what `images_of` named, as often as it did, and unused for all others."""
     left = Counter(images)
     sides = []
     for row in rows:

@@ -28,8 +28,7 @@ def log_examples(trainer: Trainer, data: XRayDataModule) -> None:
         lines.append(("augmented", augmented[:, 0].numpy()))
     figure = _example_figure([data.rows[row].class_name for row in chosen], lines)
     figure.suptitle("Training images" + (", synthetic" if data.synthetic else ""), fontsize=12)
-    for logger in _tensorboards(trainer):
-        logger.experiment.add_figure("examples", figure, close=False)
+    log_figure(trainer, "examples", figure)
 
 
 def _example_figure(names: Sequence[str], lines: Sequence[tuple[str, np.ndarray]]) -> Figure:
@@ -48,11 +47,15 @@ def _example_figure(names: Sequence[str], lines: Sequence[tuple[str, np.ndarray]
     return figure
 
 
-def log_outcome(trainer: Trainer, settings: Mapping[str, Any], record: Mapping[str, Any], figure: Figure) -> None:
-    """The confusion matrix, and the hyper-parameters with the final test metrics."""
+def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    for logger in _tensorboards(trainer):
+        logger.experiment.add_figure(name, figure, close=False)
+
+
+def log_outcome(trainer: Trainer, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """The hyper-parameters with the final test metrics."""
     metrics = {f"test/{k}": v["value"] for k, v in record["metrics"].items() if v["value"] is not None}
     for logger in _tensorboards(trainer):
-        logger.experiment.add_figure("confusion_matrix", figure, close=False)
         logger.log_hyperparams(dict(settings), metrics)
         logger.save()
 

@@ -1,7 +1,9 @@
 """The metrics of every result, computed in one place from probabilities and labels."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torchmetrics.functional.classification as tm
 from torch import Tensor
@@ -108,26 +110,33 @@ def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
     return tm.multiclass_confusion_matrix(probabilities, labels, probabilities.shape[1])
 
 
+def number(value: Tensor | float) -> float | None:
+    """For JSON: null where the images do not define the metric."""
+    plain = float(value)
+    return plain if math.isfinite(plain) else None
+
+
 class ClassificationMetrics(Metric):
-    """`scalar_metrics` of the (B, classes) probabilities and (B,) labels of all steps and processes."""
+    """`scalar_metrics` of the (B, classes) logits and (B,) labels of all steps and processes."""
 
     full_state_update = False
-    probabilities: list[Tensor]
+    logits: list[Tensor]
     labels: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("logits", default=[], dist_reduce_fx="cat")
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
-    def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        self.probabilities.append(probabilities)
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.logits.append(logits)
         self.labels.append(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        return scalar_metrics(dim_zero_cat(self.probabilities), dim_zero_cat(self.labels))
+        return scalar_metrics(dim_zero_cat(self.logits).softmax(dim=1), dim_zero_cat(self.labels))
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """All (N, classes) probabilities and (N,) labels on the CPU, process after process."""
+    def gathered(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, classes) float64, so that small ones are kept, and labels (N,), process after process."""
         with self.sync_context():
-            return dim_zero_cat(self.probabilities).cpu(), dim_zero_cat(self.labels).cpu()
+            logits, labels = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.labels).cpu()
+        return logits.double().softmax(dim=1).numpy(), labels.numpy()

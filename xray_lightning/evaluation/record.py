@@ -1,56 +1,131 @@
-"""What a run leaves of its test: metrics.json, predictions.csv and figures."""
+"""metrics.json: what a model does on images it is scored on, each number with its 95 % interval."""
 
-import math
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from torch import Tensor
+import torch
 
-from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.evaluation.figures import confusion_figure, save_figure
-from xray_lightning.evaluation.metrics import confusion_matrix, per_class_metrics, scalar_metrics
+from xray_lightning.data.seen import Seen
+from xray_lightning.data.splits import ALL, TEST
+from xray_lightning.evaluation.bootstrap import RESAMPLES
+from xray_lightning.evaluation.calibration import temper
+from xray_lightning.evaluation.intervals import METHOD, Bounds, calibration_intervals, intervals
+from xray_lightning.evaluation.metrics import confusion_matrix, number, per_class_metrics, scalar_metrics
+from xray_lightning.evaluation.operating_points import operating_points
+from xray_lightning.evaluation.proportions import LEVEL
+from xray_lightning.evaluation.subgroups import subgroups
 from xray_lightning.models.classifier import XRayClassifier
+
+CALIBRATION = ("log_loss", "brier", "ece")
+Value = dict[str, float | None]
 
 
 def test_record(
-    data: XRayDataModule, model: XRayClassifier, probabilities: Tensor, labels: Tensor, **more: Any
+    data: XRayDataModule,
+    model: XRayClassifier,
+    rows: np.ndarray,
+    raw: np.ndarray,
+    labels: np.ndarray,
+    *,
+    split: str = TEST,
+    seen: Seen | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """The content of metrics.json for test probabilities (N, classes) and labels (N,). A metric that the
-    images do not define, such as the AUROC of a class without images, is null."""
-    each = per_class_metrics(probabilities.double(), labels)
-    counts = labels.bincount(minlength=len(model.class_names))
-    published = len(labels) == data.published_test and model.class_names == list(data.layout.folders)
+    """The content of metrics.json for images at catalog positions `rows` (N,), with labels (N,).
+
+    `raw` (N, classes) are the probabilities as the network gives them; all results but `calibration.before` are of
+    those that the checkpoint's temperature calibrates. A metric that the images do not define, such as the AUROC of a
+    class without images, is null; an interval is null where `Intervals` has none.
+    """
+    images = [data.rows[row] for row in rows]
+    groups = [image.group for image in images]
+    calibrated = temper(raw, model.card["temperature"])
+    metrics, per_class = _judged(calibrated, labels, groups)
+    own = seen is None
+    published = own and split == TEST and len(labels) == data.published_test
+    known = model.class_names == list(data.layout.folders)
+    counts = np.bincount(labels, minlength=len(model.class_names)).tolist()
+    members = Counter(groups)
     return {
         "dataset": data.name,
         "model": model.name,
-        "seed": data.seed,
-        "split": "test",
+        "seed": data.seed if own else None,
+        "split": split,
         "n": len(labels),
+        "groups": len(members),
         "classes": model.class_names,
         "positive": model.class_names[1] if len(model.class_names) == 2 else None,
-        "metrics": {
-            name: {"value": _number(value), "low": None, "high": None}
-            for name, value in scalar_metrics(probabilities, labels).items()
-        },
+        "metrics": metrics,
         "per_class": {
-            name: {"n": int(counts[i]), **{metric: _number(values[i]) for metric, values in each.items()}}
+            name: {"n": counts[i], **{metric: values[i] for metric, values in per_class.items()}}
             for i, name in enumerate(model.class_names)
         },
-        "confusion_matrix": confusion_matrix(probabilities, labels).tolist(),
-        "reference": dict(data.reference.get(model.name, {})) if published else None,
-        "notes": _notes(data, model),
+        "confusion_matrix": confusion_matrix(torch.from_numpy(calibrated), torch.from_numpy(labels)).tolist(),
+        "interval": {
+            "level": LEVEL,
+            "method": METHOD,
+            "resamples": RESAMPLES,
+            "groups": len(members),
+            "largest_group": max(members.values()),
+        },
+        "calibration": {
+            "temperature": model.card["temperature"],
+            "fitted_on": "validation",
+            "before": _calibration(raw, labels, groups),
+            "after": {name: metrics[name] for name in CALIBRATION},
+        },
+        "operating_points": operating_points(
+            model.card["operating_points"], calibrated, labels, groups, model.class_names
+        ),
+        "validation": model.card.get("validation"),
+        "subgroups": subgroups(images, calibrated.argmax(axis=1), labels),
+        "reference": dict(data.reference.get(model.name, {})) if published and known else None,
+        "seen": None if seen is None else {"trained": seen.trained, "chosen": seen.chosen, "identical": seen.identical},
+        "notes": _notes(data, model, split, seen),
         "images": data.counts(),
         "bad_images": data.collection.bad if data.collection else {},
         **more,
     }
 
 
-def _notes(data: XRayDataModule, model: XRayClassifier) -> list[str]:
+def _judged(
+    probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
+) -> tuple[dict[str, Value], dict[str, list[Value]]]:
+    """Each metric, and each class's, with its interval."""
+    tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    found = intervals(probabilities, labels, groups)
+    metrics = {name: _with_interval(value, found.scalars[name]) for name, value in scalar_metrics(*tensors).items()}
+    per_class = {
+        name: [_with_interval(value, bounds) for value, bounds in zip(values, found.per_class[name], strict=True)]
+        for name, values in per_class_metrics(*tensors).items()
+    }
+    return metrics, per_class
+
+
+def _calibration(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> dict[str, Value]:
+    """How far probabilities can be believed, with intervals."""
+    values = scalar_metrics(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    found = calibration_intervals(probabilities, labels, groups)
+    return {name: _with_interval(values[name], found[name]) for name in CALIBRATION}
+
+
+def _with_interval(value: torch.Tensor, bounds: Bounds | None) -> Value:
+    low, high = bounds or (None, None)
+    return {"value": number(value), "low": low, "high": high}
+
+
+def _notes(data: XRayDataModule, model: XRayClassifier, split: str, seen: Seen | None) -> list[str]:
     """What a reader must know before believing a score; shown wherever the scores are."""
     notes = ["synthetic radiographs"] if data.synthetic else []
+    if seen is None and split != TEST:
+        notes.append(f"scored on its own {split} images")
+    if seen is not None:
+        whole = "" if split == ALL else f" ({split})"
+        notes += [f"trained on {model.card['data']['arguments']['name']}, scored on {data.name}{whole}"]
+        notes += [seen.note] * bool(seen.note)
     if data.leaked:
         counts = " and ".join(f"{count} {side}" for side, count in data.leaked.items())
         notes.append(f"leaks: of {counts} images a patient, a copy or a twin was trained or chosen on")
@@ -60,33 +135,3 @@ def _notes(data: XRayDataModule, model: XRayClassifier) -> list[str]:
     if weights.startswith("random"):
         notes.append("random backbone")
     return notes
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def write_record(
-    folder: Path, data: XRayDataModule, rows: np.ndarray, record: dict[str, Any], probabilities: Tensor
-) -> Figure:
-    """Writes predictions.csv, figures/ and metrics.json for test images at catalog positions `rows`.
-
-    Returns the confusion matrix.
-    """
-    header = ["path", "group", "label", *record["classes"]]
-    write_csv(
-        folder / "predictions.csv",
-        header,
-        (
-            [data.rows[r].path, data.rows[r].group, data.rows[r].class_name, *map(repr, p)]
-            for r, p in zip(rows, probabilities.double().tolist(), strict=True)
-        ),
-    )
-    title = f"{record['dataset']}, {record['model']}, {record['n']} test images"
-    if record["notes"]:
-        title += f"\n{', '.join(record['notes'])}"
-    figure = confusion_figure(np.array(record["confusion_matrix"]), record["classes"], title)
-    save_figure(figure, folder / "figures" / "confusion_matrix.png")
-    write_json(folder / "metrics.json", record)
-    return figure

@@ -26,6 +26,7 @@ HEADINGS = {
     "specificity": "specificity",
     "auroc": "AUROC",
 }
+INTERVAL = "95 %"
 NARROW_LEAVES_OUT = ("bal. acc.", "specificity", "n", "time")
 METRICS = tuple(HEADINGS)
 COLUMNS = ("dataset", "model", "seed", "state", "n", *METRICS, "seconds", "run", "notes")
@@ -60,6 +61,19 @@ class Row:
         prefix = f"{slug(self.dataset)}_{slug(self.model)}_s{self.seed}_"
         return self.run[len(prefix) :] if self.run.startswith(prefix) else ""
 
+    @property
+    def named(self) -> tuple[str, str, str]:
+        return self.dataset, self.model, self.setting
+
+    @property
+    def kind(self) -> str:
+        """What runs of several seeds share."""
+        return f"{self.model} {self.setting}".strip()
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}, seed {self.seed}"
+
 
 def write_results(folder: Path, rows: Sequence[Row]) -> None:
     """Writes results.csv, every digit, and results.md, for reading."""
@@ -91,7 +105,8 @@ def write_results(folder: Path, rows: Sequence[Row]) -> None:
 
 LEGEND = (
     "Recall, precision and F1 are the positive class's for two classes and weighted by class frequency for "
-    "four. 'reference' is the original study's score on a test set of this size."
+    "four. '95 %' is an interval that respects patient groups, of this test set; 'reference' is the original "
+    "study's score on a test set of this size."
 )
 
 
@@ -100,8 +115,11 @@ def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     header = ["dataset", "model", "setting", "seed", "state", "n", *(HEADINGS[m] for m in METRICS), "time", "notes"]
     lines = []
     for runs in _by_setting(rows).values():
-        lines += [_line(run) for run in runs]
-        name = [runs[0].dataset, runs[0].model, runs[0].setting, ""]
+        for run in runs:
+            lines.append(_line(run))
+            if any(bounds := _bounds(run)):
+                lines.append([*run.named, "", INTERVAL, "", *bounds, "", ""])
+        name = [*runs[0].named, ""]
         reference = next((r.record["reference"] for r in runs if r.record and r.record["reference"]), None)
         if reference:
             scores = [f"{reference[m]:.4f}" if m in reference else "" for m in METRICS]
@@ -127,7 +145,17 @@ def _line(row: Row) -> list[str]:
     scores = ["" if (v := row.value(m)) is None else f"{v:.4f}" for m in METRICS]
     n = str(row.record["n"]) if row.record else ""
     time = "" if row.seconds is None else f"{row.seconds:.0f} s"
-    return [row.dataset, row.model, row.setting, str(row.seed), row.state, n, *scores, time, row.notes]
+    return [*row.named, str(row.seed), row.state, n, *scores, time, row.notes]
+
+
+def _bounds(row: Row) -> list[str]:
+    """The interval of each metric, empty where there is none."""
+    found = [row.record["metrics"][m] for m in METRICS] if row.record else []
+    return ["" if v["low"] is None else f"{_short(v['low'])}–{_short(v['high'])}" for v in found]
+
+
+def _short(share: float) -> str:
+    return f"{share:.3f}".removeprefix("0")
 
 
 def _over_seeds(runs: Sequence[Row], statistic: Callable[[list[float]], float]) -> list[str]:
@@ -148,7 +176,7 @@ def show_results(rows: Sequence[Row], folder: Path) -> None:
         texts = header[i] in ("dataset", "model", "setting", "state")
         whole = header[i] != "setting"
         table.add_column(header[i], justify="left" if texts else "right", no_wrap=whole, overflow="fold")
-    styles = {FAILED: "red", "reference": "dim", "mean": "bold", "± sd": "bold"}
+    styles = {FAILED: "red", INTERVAL: "dim", "reference": "dim", "mean": "bold", "± sd": "bold"}
     for cells in lines:
         table.add_row(*(Text(cells[i]) for i in shown), style=styles.get(cells[header.index("state")]))
     console.print(table)
@@ -156,6 +184,8 @@ def show_results(rows: Sequence[Row], folder: Path) -> None:
         console.print(Text(f"{', '.join(runs)}: {note}", style="yellow"), soft_wrap=True)
     swept = (folder / "results.md").is_file()
     every = "/*" if swept else ""
+    if (folder / "report.html").is_file():
+        console.print(Text(f"Report    {folder / 'report.html'}"), soft_wrap=True)
     console.print(Text(f"Results   {folder / ('results.md' if swept else 'metrics.json')}"), soft_wrap=True)
     console.print(Text(f"Figures   {folder}{every}/figures"), soft_wrap=True)
     console.print(Text(f"Curves    tensorboard --logdir {shlex.quote(str(folder))}"), soft_wrap=True)

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from xray_lightning.arguments import check_arguments
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.splits import images_tested
+from xray_lightning.data.seen import memory
+from xray_lightning.data.splits import TEST, images_of
 from xray_lightning.errors import XRayError, why_unreadable
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 
@@ -58,32 +59,34 @@ def load_classifier(path: Path) -> XRayClassifier:
 
 
 def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, Any]:
-    """What a checkpoint keeps of its data: the `dataset` configuration, the classes and the test images by content."""
+    """What a checkpoint keeps of its data: the `dataset` configuration, classes, and what `memory` tells of images."""
     kept = {k: v for k, v in arguments.items() if k not in NOT_KEPT} | {"classes": data.class_names}
     module, _, name = arguments["_target_"].rpartition(".")
-    about = {"test": images_tested(data.rows, data.sides), "leaked": data.leaked}
-    return {"module": module, "class": name, "arguments": kept, **about}
+    assert data.collection is not None, "set up before"
+    return {"module": module, "class": name, "arguments": kept, "leaked": data.leaked} | memory(
+        data.collection, data.sides
+    )
 
 
-def refuse_missing_test_images(card: Mapping[str, Any], data: XRayDataModule) -> None:
-    """Raises XRayError unless the folder has all test images of the training, with the same contents."""
-    before, now = Counter(card["data"]["test"]), Counter(images_tested(data.rows, data.sides))
+def refuse_missing_images(card: Mapping[str, Any], data: XRayDataModule, side: str) -> None:
+    """Raises XRayError unless the folder has all images of one side of the training, with the same contents."""
+    before, now = Counter(card["data"]["images"][side]), Counter(images_of(TEST, data.rows, data.sides))
     if before != now:
         raise XRayError(
-            f"{(before - now).total()} of {before.total()} test images of the checkpoint's training are not in "
+            f"{(before - now).total()} of {before.total()} {side} images of the checkpoint's training are not in "
             f"{data.root}, or have other contents. Other images may have been trained on, so none are taken instead. "
             "Say where the same images are with dataset.root=<folder>."
         )
 
 
-def load_data_module(card: Mapping[str, Any], **now: Any) -> XRayDataModule:
-    """The data module a classifier was trained with, for the test images of its training alone.
+def load_data_module(card: Mapping[str, Any], side: str = TEST, **now: Any) -> XRayDataModule:
+    """The data module a classifier was trained with, for the images of one side of its training's split alone.
 
     They are known by their contents, so files may have been added, renamed or moved since. `now` says what is
     different today, such as `root` and `cache_dir`; None: as it was.
     """
     saved = card.get("data")
-    kinds = {"arguments": dict, "test": list, "leaked": dict}
+    kinds = {"arguments": dict, "images": dict, "leaked": dict}
     if not isinstance(saved, dict) or not all(isinstance(saved.get(k), kind) for k, kind in kinds.items()):
         raise XRayError("The checkpoint does not say which data it was trained on.")
     kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")
@@ -98,7 +101,7 @@ def load_data_module(card: Mapping[str, Any], **now: Any) -> XRayDataModule:
         data = kind(**arguments | {"augment": None, "on_bad_image": "skip"})  # a bad test image is missed below
     except TypeError as error:
         raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
-    data.known_test, data.leaked = saved["test"], saved["leaked"]
+    data.scored, data.known_test, data.leaked = side, saved["images"][side], saved["leaked"]
     return data
 
 

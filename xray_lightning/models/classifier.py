@@ -2,26 +2,28 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics
+from xray_lightning.evaluation.calibration import fit_temperature, temper
+from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics, number
+from xray_lightning.evaluation.operating_points import choose
 from xray_lightning.models.features import ImageSource
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
-CARD_FORMAT = 2
+CARD_FORMAT = 3
 TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
 
 
@@ -95,12 +97,18 @@ class XRayClassifier(LightningModule, ABC):
         """As `prepare_inputs`, for training; or several augmented versions, all N rows of one after the other."""
         return self.prepare_inputs(source, rows)
 
+    def attribution(self) -> tuple[nn.Module, nn.Module] | None:
+        """The network from `normalise`d images to logits (B, classes), and the layer of it whose output (B, C, H, W)
+        Grad-CAM weighs. Gradients can pass from the logits to that layer. None: this model has no such layer."""
+        return None
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, labels = batch
         loss = F.cross_entropy(
             self(inputs).float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
         )
         self.log("train/loss", loss, prog_bar=True)
+        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -111,10 +119,11 @@ class XRayClassifier(LightningModule, ABC):
                 "Training diverged: the network's output is no number any more. Lower model.optimizer.lr, or set "
                 "trainer.precision=32-true."
             )
-        self.val_metrics.update(logits.softmax(dim=1), labels)
+        self.val_metrics.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         values = self.val_metrics.compute()
+        self._calibrate(*self.val_metrics.gathered(), values)
         self.val_metrics.reset()
         scores = ", ".join(f"{name} {values[name]:.4f}" for name in ("log_loss", "accuracy", "auroc"))
         log.debug("epoch %d, validation: %s", self.current_epoch, scores)
@@ -123,12 +132,22 @@ class XRayClassifier(LightningModule, ABC):
                 f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"), sync_dist=True
             )
 
+    def _calibrate(self, probabilities: np.ndarray, labels: np.ndarray, values: Mapping[str, Tensor]) -> None:
+        """Notes in the card what validation says, so that the checkpoint of this epoch holds it."""
+        temperature = fit_temperature(probabilities, labels)
+        self.card |= {
+            "temperature": temperature,
+            "operating_points": choose(temper(probabilities, temperature), labels, self.class_names),
+            "validation": {"n": len(labels), "epoch": self.current_epoch + 1}
+            | {name: number(value) for name, value in values.items()},
+        }
+
     def on_test_start(self) -> None:
         self.test_metrics.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         inputs, labels = batch
-        self.test_metrics.update(self(inputs).float().softmax(dim=1), labels)
+        self.test_metrics.update(self(inputs).float(), labels)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None, "a model without an optimizer only predicts"

@@ -38,3 +38,8 @@ class CNNClassifier(XRayClassifier):
     def forward(self, images: Tensor) -> Tensor:
         inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
         return self.head(self.features(inputs).flatten(1))
+
+    def attribution(self) -> tuple[nn.Module, nn.Module]:
+        """The map after the last pooling and ReLU: before them are values that the head never reads, those smaller
+        than their neighbours and those below zero."""
+        return nn.Sequential(self.features, nn.Flatten(), self.head), self.features

@@ -186,7 +186,7 @@ class ConvexResNet50Classifier(FrozenResNet50Classifier):
         if not solution.slope <= self.tolerance:
             log.warning("l2 %.3g: slope %.1e. Raise model.tolerance or model.max_iterations.", l2, solution.slope)
         log.debug("l2 %.3g: training loss %.4f, %d iterations", l2, solution.loss, solution.iterations)
-        values = {"train/l2": l2, "train/loss": solution.loss, "train/iterations": float(solution.iterations)}
+        values = {"train/l2": l2, "train/epoch_loss": solution.loss, "train/iterations": float(solution.iterations)}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
         rows.head = solution.weight, solution.bias
         with torch.no_grad():

@@ -100,6 +100,10 @@ class FrozenResNet50Classifier(XRayClassifier):
         with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
             return self.head(features.float())
 
+    def attribution(self) -> tuple[nn.Module, nn.Module]:
+        """The backbone as torchvision wrote it, since `embed` takes no gradients, and the map it averages."""
+        return nn.Sequential(self.backbone, self.head), self.backbone.layer4
+
     def prepare_inputs(self, source: ImageSource, rows: np.ndarray) -> Images:
         """Features (N, 2048) float16 of the rows named, from the cache or computed now."""
         if not self.cache_features:

@@ -1,0 +1,94 @@
+"""What a run leaves of the images it is scored on: metrics.json, predictions.csv and figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Trainer
+from matplotlib.figure import Figure
+
+from xray_lightning.artifacts import write_csv, write_json
+from xray_lightning.console import progress
+from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.seen import Seen
+from xray_lightning.data.splits import TEST
+from xray_lightning.environment import environment
+from xray_lightning.evaluation.calibration import temper
+from xray_lightning.evaluation.curves import decision_figure, precision_recall_figure, roc_figure
+from xray_lightning.evaluation.dashboard import log_figure
+from xray_lightning.evaluation.distributions import histogram_figure, learning_figure, reliability_figure
+from xray_lightning.evaluation.figures import confusion_figure, save_figure
+from xray_lightning.evaluation.gallery import galleries
+from xray_lightning.evaluation.record import test_record
+from xray_lightning.history import read_history
+from xray_lightning.models.classifier import XRayClassifier
+
+
+def judge(
+    model: XRayClassifier,
+    data: XRayDataModule,
+    trainer: Trainer,
+    folder: Path,
+    *,
+    split: str = TEST,
+    seen: Seen | None = None,
+    figures: bool = True,
+) -> dict[str, Any]:
+    """Scores the test side of `data` once and writes all that tells of it; returns the content of metrics.json.
+
+    Without `figures`, numbers alone.
+    """
+    trainer.test(model, datamodule=data, verbose=False)
+    raw, labels = model.test_metrics.gathered()
+    order = data.rows_of(TEST)
+    rows = np.concatenate([order[rank :: trainer.world_size] for rank in range(trainer.world_size)])
+    about = environment(model.device, str(trainer.precision))
+    record = test_record(data, model, rows, raw, labels, split=split, seen=seen, environment=about)
+    if trainer.is_global_zero:
+        _write_predictions(folder / "predictions.csv", data, rows, record, raw)
+        write_json(folder / "metrics.json", record)
+    if figures and trainer.is_global_zero:
+        history = read_history(folder / "history.csv")
+        drawn = _figures(history, data, model, rows, record, raw)
+        for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):
+            save_figure(figure, folder / "figures" / f"{name}.png")
+            log_figure(trainer, name, figure)
+    return record
+
+
+def _write_predictions(
+    path: Path, data: XRayDataModule, rows: np.ndarray, record: dict[str, Any], raw: np.ndarray
+) -> None:
+    calibrated = temper(raw, record["calibration"]["temperature"]).tolist()
+    images = [data.rows[row] for row in rows]
+    lines = ([i.path, i.group, i.class_name, *map(repr, p)] for i, p in zip(images, calibrated, strict=True))
+    write_csv(path, ["path", "group", "label", *record["classes"]], lines)
+
+
+def _figures(
+    history: Sequence[Mapping[str, float | None]],
+    data: XRayDataModule,
+    model: XRayClassifier,
+    rows: np.ndarray,
+    record: dict[str, Any],
+    raw: np.ndarray,
+) -> Iterator[tuple[str, Figure]]:
+    """Each figure with its name, drawn when it is asked for."""
+    title = f"{record['dataset']}, {record['model']}, {record['n']} {record['split']} images"
+    title += f"\n{', '.join(record['notes'])}" * bool(record["notes"])
+    classes, per_class, points = record["classes"], record["per_class"], record["operating_points"]
+    p = temper(raw, record["calibration"]["temperature"])
+    labels = data.labels[rows]
+    images = [data.rows[row] for row in rows]
+    groups = [image.group for image in images]
+    yield "confusion_matrix", confusion_figure(np.array(record["confusion_matrix"]), classes, title)
+    yield "roc", roc_figure(p, labels, groups, classes, title, per_class, points)
+    yield "precision_recall", precision_recall_figure(p, labels, groups, classes, title, per_class, points)
+    yield "reliability", reliability_figure(raw, p, labels, classes, title, record["calibration"])
+    yield "histograms", histogram_figure(p, labels, classes, title, points)
+    yield "decision_curve", decision_figure(p, labels, classes, title)
+    if history:
+        yield "learning_curves", learning_figure(history, (record["validation"] or {}).get("epoch"), title)
+    paths = [image.path for image in images]
+    yield from galleries(model, data.images, rows, paths, p, labels, classes, title).items()

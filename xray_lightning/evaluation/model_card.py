@@ -1,0 +1,150 @@
+"""MODEL_CARD.md of a run that trained a checkpoint, made from the files of its folder alone.
+
+After Mitchell et al., Model Cards for Model Reporting, 2019, with the items of CLAIM (Mongan et al. 2020,
+https://doi.org/10.1148/ryai.2020200029) that apply.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from xray_lightning.artifacts import atomic_write
+from xray_lightning.evaluation.model_card_facts import CLAIM, PUBLISHED, TORCHVISION
+from xray_lightning.evaluation.report_data import Run, read_run
+from xray_lightning.evaluation.report_evidence_tables import POINTS
+from xray_lightning.evaluation.report_numbers import count, estimate, number, signed, with_interval
+from xray_lightning.evaluation.report_run_tables import METRIC_NAMES, PER_CLASS
+from xray_lightning.evaluation.report_tables import SPLITS
+from xray_lightning.evaluation.report_words import interval_method
+
+OPTIONAL = (
+    "groups",
+    "interval",
+    "calibration",
+    "operating_points",
+    "validation",
+    "subgroups",
+    "reference",
+    "bad_images",
+)
+
+
+def write_model_card(run_folder: Path) -> Path | None:
+    """Writes MODEL_CARD.md and says where; None where the run trained no checkpoint.
+
+    Raises XRayError where metrics.json is broken.
+    """
+    if not (run_folder / "checkpoints" / "best.ckpt").is_file():
+        return None
+    run = read_run(run_folder)
+    environment = Environment(
+        loader=PackageLoader("xray_lightning", "evaluation"),
+        autoescape=False,  # not HTML: the filter md escapes names
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": markdown, "v": lambda found: with_interval(estimate(found))}
+    environment.globals |= {"number": number, "signed": signed, "count": count}
+    text = environment.get_template("model_card.md.j2").render(_content(run))
+    with atomic_write(run_folder / "MODEL_CARD.md") as file:
+        file.write(text)
+    return run_folder / "MODEL_CARD.md"
+
+
+def markdown(name: object) -> str:
+    """A name as it is, on one line, whatever it means in Markdown."""
+    escaped = re.sub(r"[\\`*|<>\[\]~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", str(name))
+    return re.sub(r"\s+", " ", escaped)
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """What the template shows."""
+    record: dict[str, Any] = {**dict.fromkeys(OPTIONAL), **run.record}
+    settings = _settings(run)
+    dataset, model = settings.get("dataset") or {}, settings.get("model") or {}
+    return {
+        "run": run,
+        "record": record,
+        "dataset": dataset,
+        "model": model,
+        "settings": settings,
+        "published": PUBLISHED.get(record["dataset"]),
+        "synthetic": any(note.startswith("synthetic") for note in record.get("notes") or []),
+        "weights": _weights(model, record),
+        "catalog": _catalog(run.folder / "catalog.csv"),
+        "splits": SPLITS,
+        "prevalence": _prevalence(record),
+        "metric_names": METRIC_NAMES,
+        "per_class": PER_CLASS,
+        "points": POINTS,
+        "method": interval_method(record),
+        "claim": _claim(run),
+    }
+
+
+def _settings(run: Run) -> Mapping[str, Any]:
+    """The run's configuration, with what status.json holds of it resolved on the machine it ran on."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(run.config or "{}"), resolve=False)
+    return {**config, **(run.status.get("settings") or {})}
+
+
+def _weights(model: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    weights = str(model.get("weights") or "")
+    if "random backbone" in (record.get("notes") or []):
+        return "a frozen backbone with random weights: the scores say nothing about the architecture"
+    if not weights:
+        return "trained from scratch, from a random start"
+    if weights.startswith("IMAGENET1K"):
+        return TORCHVISION.format(weights=weights)
+    return f"the state dict {markdown(Path(weights).name)}; its source and licence are not recorded in this run"
+
+
+def _catalog(path: Path) -> list[dict[str, Any]]:
+    """Of each split: images, groups, images whose patient is known, and sources. Empty where there is no catalog."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return []
+    found = []
+    for split in (s for s in SPLITS if any(row["split"] == s for row in rows)):
+        own = [row for row in rows if row["split"] == split]
+        found.append(
+            {
+                "split": split,
+                "images": len(own),
+                "groups": len({row["group"] for row in own}),
+                "known": sum(bool(row["patient"]) for row in own),
+                "sources": Counter(row["source"] for row in own if row["source"]),
+            }
+        )
+    return found
+
+
+def _prevalence(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The share of each class in each split."""
+    return {
+        split: {name: n / total for name, n in counts.items()}
+        for split, counts in (record.get("images") or {}).items()
+        if (total := sum(counts.values()))
+    }
+
+
+def _claim(run: Run) -> list[tuple[int, str, str]]:
+    figures = run.folder / "figures"
+    gallery = "`figures/most_wrong.png`, `figures/least_certain.png`"
+    shown = (figures / "most_wrong.png").is_file()
+    answers = {
+        "explained": f"Grad-CAM overlays: {gallery}" if shown else "not available",
+        "external": "not available here; `python test.py ckpt=… dataset=… split=all` tests on other images",
+        "failures": f"{gallery} and the confusion matrix" if shown else "Confusion matrix",
+    }
+    return [(item, subject, answer.format(**answers)) for item, subject, answer in CLAIM]

@@ -1,0 +1,51 @@
+"""The terminal's table of operating points: what validation promised, and what the scored images gave."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box, get_console
+from rich.table import Table
+
+NAMES = {
+    "default": "0.5",
+    "sensitivity_95": "sensitivity .95",
+    "sensitivity_98": "sensitivity .98",
+    "balanced": "best balanced accuracy",
+}
+OF_MANY = ("sensitivity_95",)  # points shown of each class where there are more than two; the report has all
+
+
+def show_promises(record: Mapping[str, Any]) -> None:
+    """Prints each operating point of a record with its sensitivity and specificity, and how well calibrated it is."""
+    title = "Operating points, fixed on validation: what it promised -> what these images gave (95 % interval)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class")
+    table.add_column("fixed at")
+    for heading in ("threshold", "sensitivity", "specificity"):
+        table.add_column(heading, justify="right")
+    several = len(record["classes"]) > 2
+    for name, points in record["operating_points"].items():
+        for key, point in points.items():
+            if several and key not in OF_MANY:
+                continue
+            rates = [_promise(point, rate) for rate in ("sensitivity", "specificity")]
+            table.add_row(name, NAMES[key], f"{point['threshold']:.3f}", *rates)
+    console = get_console()
+    console.print(table)
+    calibration = record["calibration"]
+    before, after = ({k: calibration[when][k]["value"] for k in ("log_loss", "ece")} for when in ("before", "after"))
+    console.print(
+        f"Calibration, temperature {calibration['temperature']:.2f} fitted on validation: log-loss "
+        f"{before['log_loss']:.3f} -> {after['log_loss']:.3f}, ECE {before['ece']:.3f} -> {after['ece']:.3f}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _promise(point: Mapping[str, Any], rate: str) -> str:
+    promised, found = point["validation"][rate], point["test"][rate]
+    if found["value"] is None:
+        return "no images"
+    start = "" if promised is None else f"{promised:.3f} -> "
+    bounds = "" if found["low"] is None else f" ({found['low']:.3f}–{found['high']:.3f})"
+    return f"{start}{found['value']:.3f}{bounds}"

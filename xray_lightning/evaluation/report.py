@@ -1,0 +1,160 @@
+"""report.html of a run or of a sweep: one file that opens from disk, made from the files in the folder alone.
+
+python -m xray_lightning.evaluation.report outputs/sweeps/<name>
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from xray_lightning.artifacts import atomic_write, read_json
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation import report_evidence_tables, report_run_tables, report_tables, report_words
+from xray_lightning.evaluation.report_data import (
+    Comparison,
+    Run,
+    embedded,
+    figure_files,
+    read_comparisons,
+    read_run,
+    read_sweep,
+)
+from xray_lightning.evaluation.report_tables import Table
+
+MOST_EMBEDDED = 12  # runs whose figures go into the report of their sweep
+BAD_SHOWN = 50
+
+
+def write_report(folder: Path) -> Path:
+    """Writes report.html of a run folder (metrics.json) or a sweep folder (runs with status.json) and says where.
+
+    Raises XRayError where the folder is neither.
+    """
+    if (folder / "metrics.json").exists():
+        page = _page(folder, [read_run(folder)], [], is_sweep=False)
+    elif any(folder.glob("*/status.json")):
+        page = _page(folder, read_sweep(folder), read_comparisons(folder), is_sweep=True)
+    else:
+        raise XRayError(_refusal(folder))
+    environment = Environment(
+        loader=PackageLoader("xray_lightning", "evaluation"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("report.html.j2").render(page)
+    with atomic_write(folder / "report.html", "wb") as file:
+        file.write(html.encode("utf-8", "replace"))  # names of files may hold what is no Unicode
+    return folder / "report.html"
+
+
+def _refusal(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} is no folder. Give one that train.py or test.py wrote, such as outputs/sweeps/<name>."
+    status = read_json(folder / "status.json")
+    if status is not None:
+        reason = f": {status['error']}" if status.get("error") else ""
+        return f"{folder} is a run without a score, {status.get('state', 'broken')}{reason}. Run it again."
+    return (
+        f"{folder} holds neither a run (metrics.json) nor the runs of a sweep (<run>/status.json). "
+        "Give the folder of one, such as outputs/sweeps/<name>."
+    )
+
+
+def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], *, is_sweep: bool) -> dict[str, Any]:
+    """What the template shows."""
+    done = [run for run in runs if run.record]
+    embeds = len(runs) <= MOST_EMBEDDED
+    sections = [_section(run, is_sweep, embeds) for run in done]
+    links = {section["run"].row.run: f"#{quote(section['id'])}" for section in sections} if is_sweep else {}
+    names = {run.row.run: run.name for run in runs}
+    return {
+        "title": f"{'Sweep' if is_sweep else 'Run'} {folder.resolve().name}",
+        "is_sweep": is_sweep,
+        "embeds": embeds,
+        "when": report_words.when(runs),
+        "summary": report_words.summary(runs, comparisons),
+        "facts": report_words.facts(runs),
+        "method": next((m for run in done if (m := report_words.interval_method(run.record))), ""),
+        "results": report_tables.results_table(runs, links),
+        "comparisons": _filled(report_tables.comparisons_table(comparisons, names)),
+        "comparable": is_sweep and len(done) > len({run.row.dataset for run in done}),
+        "figures_of_sweep": [
+            {
+                "title": report_words.title_of(f.stem),
+                "alt": report_words.sweep_alt_text(f.stem, runs),
+                "src": embedded(f),
+            }
+            for f in (figure_files(folder) if is_sweep else [])
+        ],
+        "operating": _filled(report_evidence_tables.operating_table(done)),
+        "calibration": _filled(report_evidence_tables.calibration_table(done)),
+        "subgroups": _filled(report_evidence_tables.subgroups_table(done)),
+        "sections": sections,
+        "failed": [run for run in runs if run.row.error],
+    }
+
+
+def _filled(table: Table) -> Table | None:
+    return table if table.lines else None
+
+
+def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
+    """A run's part of the page."""
+    record = run.record
+    figures = figure_files(run.folder) if embeds else []
+    bad = list((record.get("bad_images") or {}).items())
+    own = run.folder / "report.html"
+    return {
+        "run": run,
+        "id": f"run-{run.row.run}",
+        "report": f"{quote(run.row.run)}/report.html" if is_sweep and own.is_file() else "",
+        "folder": run.folder,
+        "figures": [
+            {"title": report_words.title_of(f.stem), "alt": report_words.alt_text(f.stem, run), "src": embedded(f)}
+            for f in figures
+        ],
+        "tables": {
+            "Confusion matrix": _filled(report_run_tables.confusion_table(record)),
+            "Each class": _filled(report_run_tables.class_table(record)),
+            "Every metric": report_run_tables.metrics_table(record),
+            "Images": _filled(report_run_tables.counts_table(record)),
+        },
+        "bad": bad[:BAD_SHOWN],
+        "more_bad": max(0, len(bad) - BAD_SHOWN),
+        "environment": _environment(run.environment),
+    }
+
+
+def _environment(found: dict[str, Any]) -> dict[str, str]:
+    """A line a fact; package versions in one."""
+    told = {}
+    for key, value in found.items():
+        if key != "command" and value is not None:
+            told[key] = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    return told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m xray_lightning.evaluation.report", description="Writes report.html of runs and sweeps again."
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="a run folder, or a sweep's: outputs/sweeps/<name>")
+    status = 0
+    for folder in parser.parse_args(arguments).folder:
+        try:
+            print(write_report(folder))
+        except XRayError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What a report is made from: the files of a run folder, or of each run of a sweep."""
+
+import base64
+import csv
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from PIL import Image
+
+from xray_lightning.artifacts import read_json
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.runs import gather
+from xray_lightning.evaluation.table import Row
+from xray_lightning.status import DONE, FAILED
+
+LARGE = 200_000  # bytes of a PNG above which a page holds it as WebP
+ORDER = [
+    "confusion_matrix",
+    "roc",
+    "precision_recall",
+    "reliability",
+    "histograms",
+    "decision_curve",
+    "learning_curves",
+    "most_wrong",
+    "least_certain",
+]
+Comparison = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; `name` tells it from the others of its sweep in as few words as will do."""
+
+    folder: Path
+    row: Row
+    name: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.row.record or {}
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        return read_json(self.folder / "status.json") or {}
+
+    @cached_property
+    def config(self) -> str:
+        """The text of the run's configuration; empty where it was not kept."""
+        return text_of(self.folder / ".hydra" / "config.yaml")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self.record.get("environment") or {}
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """What repeats it. Of a sweep's job: the whole sweep, and this job alone by its overrides."""
+        command = self.environment.get("command") or ""
+        if " -m " not in command and " --multirun " not in command:
+            return {"The command": command} if command else {}
+        given = OmegaConf.create(text_of(self.folder / ".hydra" / "overrides.yaml") or "[]")
+        overrides = [str(o) for o in given if not str(o).startswith("sweep=")]
+        script = command.split(" -m ")[0].split(" --multirun ")[0]
+        return {"The sweep it was part of": command, "This run alone": f"{script} {shlex.join(overrides)}".strip()}
+
+
+def text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def read_run(folder: Path) -> Run:
+    """Raises XRayError where its metrics.json is broken."""
+    record = read_json(folder / "metrics.json")
+    if record is None or not record.keys() >= {"dataset", "model", "seed", "n", "metrics", "classes"}:
+        raise XRayError(f"{folder / 'metrics.json'} is broken. Run its experiment again.")
+    status = read_json(folder / "status.json") or {}
+    # The run itself has its report written while it is still running; scored it is all the same.
+    state = FAILED if status.get("state") == FAILED else DONE
+    row = Row(
+        run=folder.resolve().name,
+        dataset=record["dataset"],
+        model=record["model"],
+        seed=record["seed"],
+        state=state,
+        seconds=status.get("seconds"),
+        error=status.get("error"),
+        record=record,
+    )
+    return Run(folder, row, f"{row.dataset} · {row.model}")
+
+
+def read_sweep(folder: Path) -> list[Run]:
+    rows = gather(folder)
+    settings = [(row.dataset, row.model, row.setting) for row in rows]
+    runs = []
+    for row, setting in zip(rows, settings, strict=True):
+        parts = [part for part in setting if part]
+        if settings.count(setting) > 1:
+            parts.append(f"seed\u00a0{row.seed}")
+        runs.append(Run(folder / row.run, row, " · ".join(parts)))
+    return runs
+
+
+def read_comparisons(folder: Path) -> list[Comparison]:
+    """The lines of comparisons.csv; none where runs were not compared."""
+    try:
+        with open(folder / "comparisons.csv", encoding="utf-8", errors="replace", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        return []
+
+
+def figure_files(folder: Path) -> list[Path]:
+    """The folder's PNG figures: those of every run in a reader's order, then the others by name."""
+    found = list((folder / "figures").glob("*.png"))
+    return sorted(found, key=lambda f: (ORDER.index(f.stem) if f.stem in ORDER else len(ORDER), f.name))
+
+
+def embedded(figure: Path) -> str:
+    """The picture as a data URI; large ones, of radiographs, as WebP at a tenth of the size."""
+    content, kind = figure.read_bytes(), "png"
+    if len(content) > LARGE:
+        with Image.open(figure) as image, BytesIO() as small:
+            image.convert("RGB").save(small, "WEBP", quality=85)
+            content, kind = small.getvalue(), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

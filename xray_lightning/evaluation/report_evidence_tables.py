@@ -1,0 +1,92 @@
+"""The tables of a report that are about how far to trust the scores: thresholds, calibration, subgroups."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from xray_lightning.evaluation.report_data import Run
+from xray_lightning.evaluation.report_numbers import signed
+from xray_lightning.evaluation.report_tables import Cell, Column, Line, Table, headed, measured, plain, whole, words
+
+POINTS = {
+    "default": "0.5",
+    "sensitivity_95": "sensitivity 0.95",
+    "sensitivity_98": "sensitivity 0.98",
+    "balanced": "balanced accuracy",
+}
+
+
+def operating_table(runs: Sequence[Run]) -> Table:
+    columns = _named(runs, "class", "threshold set for")
+    columns += [Column("threshold")]
+    columns += [
+        Column("sensitivity", about="validation"),
+        Column("sensitivity", about="test"),
+        Column("gap", about="sensitivity"),
+    ]
+    columns += [
+        Column("specificity", about="validation"),
+        Column("specificity", about="test"),
+        Column("gap", about="specificity"),
+    ]
+    columns += [Column("PPV", about="test"), Column("NPV", about="test")]
+    lines = []
+    for run in runs:
+        for name, points in (run.record.get("operating_points") or {}).items():
+            for point, found in points.items():
+                cells = _heads(runs, run, name, POINTS.get(point, point))
+                lines.append(Line([*cells, plain(found["threshold"]), *_promises(found)]))
+    caption = (
+        "Thresholds on the calibrated probability, chosen on validation images only, and what they gave on test. "
+        "Gap: test minus validation. PPV and NPV hold for the share of each class among the test images."
+    )
+    return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
+def _promises(found: Mapping[str, Any]) -> Iterator[Cell]:
+    for metric in ("sensitivity", "specificity"):
+        yield plain((found.get("validation") or {}).get(metric), 3)
+        yield measured(found["test"].get(metric), 3)
+        gap = (found.get("gap") or {}).get(metric)
+        yield Cell(signed(gap), key=gap)
+    yield measured(found["test"].get("ppv"), 3)
+    yield measured(found["test"].get("npv"), 3)
+
+
+def calibration_table(runs: Sequence[Run]) -> Table:
+    columns = _named(runs, "probabilities")
+    columns += [Column("temperature"), *(Column(m) for m in ("log-loss", "Brier", "ECE"))]
+    lines = []
+    for run in runs:
+        found = run.record.get("calibration") or {}
+        for when, temperature in (("before", 1.0), ("after", found.get("temperature"))):
+            if when in found:
+                scores = [measured(found[when].get(m)) for m in ("log_loss", "brier", "ece")]
+                cells = _heads(runs, run, "as trained" if when == "before" else "calibrated")
+                lines.append(Line([*cells, plain(temperature, 3), *scores]))
+    caption = (
+        "Test scores of the probabilities before and after temperature scaling. Validation chose the temperature. "
+        "Lower is better."
+    )
+    return Table(caption, columns, lines, sortable=len(lines) > 2)
+
+
+def subgroups_table(runs: Sequence[Run]) -> Table:
+    columns = [*_named(runs, "by", "subgroup", "class"), Column("n"), Column("recall")]
+    lines = [
+        Line([*_heads(runs, run, s["by"], s["value"], s["class"]), whole(s["n"]), measured(s["recall"])])
+        for run in runs
+        for s in run.record.get("subgroups") or []
+    ]
+    caption = (
+        "Recall (sensitivity) within parts of the test images, each of n images of its class, with 95 % intervals."
+    )
+    return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
+def _named(runs: Sequence[Run], *labels: str) -> list[Column]:
+    """Columns of words; the run comes first where there are several."""
+    return [Column(label, False) for label in (("run", *labels) if len(runs) > 1 else labels)]
+
+
+def _heads(runs: Sequence[Run], run: Run, *texts: object) -> list[Cell]:
+    return [*([headed(run)] if len(runs) > 1 else []), *map(words, texts)]

@@ -1,0 +1,153 @@
+"""The tables of a report, as data: each cell with what is shown, its interval, and the number it is sorted by."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from xray_lightning.evaluation.report_data import Comparison, Run
+from xray_lightning.evaluation.report_numbers import (
+    NONE,
+    Estimate,
+    duration,
+    estimate,
+    interval,
+    number,
+    p_value,
+    signed,
+)
+from xray_lightning.evaluation.table import HEADINGS
+
+RESULTS = HEADINGS | {"log_loss": "log-loss", "ece": "ECE"}
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, what stands below it in smaller print, and the sort key (None sorts last)."""
+
+    text: str
+    small: str = ""
+    key: float | str | None = None
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    label: str
+    numeric: bool = True
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Cells, the first of which heads the row. Sorting leaves lines that are no run's below the runs of their group."""
+
+    cells: Sequence[Cell]
+    kind: str = "run"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: Sequence[Column]
+    lines: Sequence[Line]
+    sortable: bool = False
+
+
+def measured(found: Any, digits: int = 4) -> Cell:
+    value = estimate(found)
+    return Cell(number(value.value, digits), interval(value), value.value)
+
+
+def plain(value: float | None, digits: int = 4) -> Cell:
+    return Cell(number(value, digits), key=value)
+
+
+def words(text: object, href: str = "") -> Cell:
+    return Cell(str(text), key=str(text), href=href)
+
+
+def whole(n: int | None) -> Cell:
+    return Cell(NONE if n is None else str(n), key=n)
+
+
+def headed(run: Run, href: str = "") -> Cell:
+    """What a row is about: the model, with what else tells the run from others below it."""
+    return Cell(run.row.model, run.name.replace(f" · {run.row.model}", "", 1), run.name, href)
+
+
+def results_table(runs: Sequence[Run], links: Mapping[str, str]) -> Table:
+    """A line a run, then the reference's and the mean over seeds; `links` maps run folders' names to addresses."""
+    metrics = [Column(heading) for heading in RESULTS.values()]
+    columns = [Column("run", False), Column("seed"), Column("state", False), Column("n"), *metrics]
+    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.row.dataset, run.row.model, run.row.setting].append(run)
+    lines: list[Line] = []
+    for i, members in enumerate(groups.values()):
+        lines += [_result(run, f"g{i}", links.get(run.row.run, "")) for run in members]
+        lines += _derived(members, f"g{i}")
+    caption = "Scores on n test images. Below each value is its 95 % interval. Of log-loss and ECE, lower is better."
+    return Table(caption, [*columns, Column("time")], lines, sortable=len(runs) > 1)
+
+
+def _result(run: Run, group: str, href: str) -> Line:
+    row, metrics = run.row, run.record.get("metrics", {})
+    scores = [measured(metrics.get(name)) for name in RESULTS]
+    seed = whole(row.seed)
+    time = Cell(duration(row.seconds), key=row.seconds)
+    cells = [headed(run, href), seed, words(row.state), whole(run.record.get("n")), *scores, time]
+    return Line(cells, "run" if run.record else row.state, group)
+
+
+def _derived(members: Sequence[Run], group: str) -> Iterator[Line]:
+    row = members[0].row
+    name = " · ".join(part for part in (row.dataset, row.model, row.setting) if part)
+    empty = Cell("")
+    reference = next((run.record["reference"] for run in members if run.record.get("reference")), None)
+    if reference:
+        scores = [plain(reference[m]) if m in reference else empty for m in RESULTS]
+        yield Line([Cell("reference", name), empty, empty, empty, *scores, empty], "reference", group)
+    done = [run.record["metrics"] for run in members if run.record]
+    if len(done) > 1:
+        scores = [_over_seeds([estimate(metrics.get(m)).value for metrics in done]) for m in RESULTS]
+        yield Line(
+            [Cell("mean ± sd", f"{name}, {len(done)} seeds"), empty, empty, empty, *scores, empty], "mean", group
+        )
+
+
+def _over_seeds(values: Sequence[float | None]) -> Cell:
+    known = [v for v in values if v is not None]
+    return Cell(number(mean(known)), f"± {stdev(known):.4f}", mean(known)) if len(known) > 1 else Cell("")
+
+
+def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> Table:
+    """`names` maps run folders' names to what the report calls the runs."""
+    columns = [Column("first run", False), Column("second run", False)]
+    for metric, test in (("accuracy", "McNemar"), ("AUROC", "DeLong")):
+        columns += [Column(f"{metric} difference"), Column(f"{test} p"), Column(f"{test} p", about="Holm")]
+    lines = []
+    for found in comparisons:
+        cells = [words(names.get(found[side], found[side])) for side in ("a", "b")]
+        for metric, test in (("accuracy", "mcnemar"), ("auroc", "delong")):
+            difference = Estimate(*(_float(found.get(f"{metric}_{part}")) for part in ("difference", "low", "high")))
+            cells.append(Cell(signed(difference.value), interval(difference), difference.value))
+            for column in (f"{test}_p", f"{test}_p_holm"):
+                p = _float(found.get(column))
+                cells.append(Cell(p_value(p), key=p))
+        lines.append(Line(cells))
+    caption = (
+        "Differences on one test set, the first run minus the second, with 95 % intervals. "
+        "Holm's correction counts all comparisons of a data set."
+    )
+    return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
