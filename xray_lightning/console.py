@@ -35,6 +35,12 @@ def printable(name: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(name))
 
 
+def table_console() -> Console:
+    """As wide as the terminal; a file or a pipe has no edge to fold at."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Passes the items on, with a bar on terminals that counts them and tells the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -88,7 +88,6 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         save_config(folder, cfg)
-        check_arguments(cfg)
         model = load_classifier(Path(cfg.ckpt))
         own = "_target_" not in cfg.dataset
         data = own_images(cfg, model) if own else other_images(cfg, model)

@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from xray_lightning.config import build
+from xray_lightning.arguments import check_arguments
+from xray_lightning.config import build, plain
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.seen import Seen, seen
 from xray_lightning.data.splits import ALL, SIDES, TEST
@@ -20,15 +21,17 @@ log = logging.getLogger(__name__)
 def own_images(cfg: DictConfig, model: XRayClassifier) -> XRayDataModule:
     """One side of the split that the model was trained with, known by the images' contents."""
     if cfg.split not in SIDES:
+        advice = "is for other images, with dataset=<data set>" if cfg.split == ALL else "is not valid"
         raise XRayError(
-            f"split={cfg.split} is not valid. {did_you_mean(cfg.split, SIDES)} Other images, all of them, are scored "
-            "with dataset=<data set> split=all."
+            f"split={cfg.split} {advice}. Of the checkpoint's own training there are {', '.join(SIDES)}, of which the "
+            "model knows all but test."
         )
     if unknown := sorted(set(cfg.dataset) - {"root"}):
         raise XRayError(
             f"Of the images of the checkpoint's own training only dataset.root can be set, not dataset.{unknown[0]}. "
             "To score others: dataset=<data set> split=all."
         )
+    check_arguments(cfg)
     data = load_data_module(
         model.card, cfg.split, root=cfg.dataset.root, cache_dir=str(cfg.paths.cache), cache=cfg.cache
     )
@@ -42,11 +45,13 @@ def other_images(cfg: DictConfig, model: XRayClassifier) -> XRayDataModule:
     sides = (ALL, *SIDES)
     if cfg.split not in sides:
         raise XRayError(f"split={cfg.split} is not valid. {did_you_mean(cfg.split, sides)}")
-    prepared = {"image_size": model.image_size, "resize": model.card["data"]["arguments"].get("resize", "stretch")}
-    for key, value in prepared.items():
-        if cfg.dataset[key] not in (None, value):
-            raise XRayError(f"dataset.{key}={cfg.dataset[key]} cannot be set: the checkpoint needs {value}.")
-    data: XRayDataModule = build(cfg.dataset, **prepared, augment=None, seed=0)
+    size = model.image_size
+    if cfg.dataset.image_size not in (None, size):
+        raise XRayError(f"dataset.image_size={cfg.dataset.image_size} cannot be set: the checkpoint needs {size}.")
+    resize = model.card["data"]["arguments"]["resize"]
+    dataset = {**plain(cfg.dataset), "image_size": size, "resize": resize, "augment": None}
+    check_arguments(OmegaConf.create({"dataset": dataset, "trainer": plain(cfg.trainer)}))
+    data: XRayDataModule = build(dataset)
     _fit_classes(data, model)
     data.scored = cfg.split
     set_up(data)

@@ -1,4 +1,4 @@
-"""The 95 % interval of every metric, each by the method that covers the truth best (bench/coverage.py).
+"""The 95 % interval of every metric, by methods chosen for how often they contain a known truth (bench/coverage.py).
 
 Proportions have Wilson's interval with a design effect. All else is by the bootstrap over patient groups: the expected
 calibration error by shifted percentiles, the rest by BCa (Efron, "Better bootstrap confidence intervals", 1987).
@@ -18,8 +18,7 @@ METHOD = (
     "Wilson with design effect for proportions, for the rest BCa bootstrap over patient groups "
     "(ECE: shifted percentiles)"
 )
-MOST_BIAS = 1.0  # of z0, in standard errors
-MOST_ACCELERATION = 0.25  # with |z0| <= 1 the denominator of BCa stays above 0.25
+MOST_BIAS = 1.0  # in standard errors; an acceleration is at most 1/6, so BCa's denominator stays above a half
 ROUNDING = 1e-10  # below the steps of any metric of fewer than 10^5 images
 Bounds = tuple[float, float]
 
@@ -93,16 +92,17 @@ def bca(values: np.ndarray, value: float, left_out: np.ndarray, level: float = L
     """The bias-corrected and accelerated interval of a metric with this value on all images, with `values` (B,) on
     resamples and `left_out` (J,) on the jackknife's parts. None as in `Intervals`.
 
-    Resamples that give the value itself count half in the bias z0 (as SciPy has it). Where z0 is beyond 1 or the
-    acceleration beyond 0.25, or the jackknife's parts do not all define the metric, the correction would say more than
-    so few images can: the interval is then the plain percentiles, widened to the value where it lies outside.
+    Resamples that give the value itself count half in the bias z0, as SciPy has it. Where |z0| is above 1 (the value
+    has fewer than 16 % of the resamples on one side), or the jackknife's parts do not all define the metric or are all
+    the same, the correction is not to be trusted: the interval is then the plain percentiles, and reaches to the value
+    where that lies outside.
     """
     finite = defined(values)
     if finite is None or not np.isfinite(value) or np.ptp(finite) <= ROUNDING:
         return None
     below, above = np.mean(finite < value - ROUNDING), np.mean(finite > value + ROUNDING)
     z0, acceleration = float(ndtri((1 + below - above) / 2)), _acceleration(left_out)
-    if not (abs(z0) <= MOST_BIAS and abs(acceleration) <= MOST_ACCELERATION):  # NaN is neither
+    if abs(z0) > MOST_BIAS or np.isnan(acceleration):
         z0, acceleration = 0.0, 0.0
     z = z0 + ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(finite, ndtr(z0 + z / (1 - acceleration * z)))

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box, get_console
+from rich import box
 from rich.table import Table
+
+from xray_lightning.console import table_console
 
 NAMES = {
     "default": "0.5",
@@ -30,7 +32,7 @@ def show_promises(record: Mapping[str, Any]) -> None:
                 continue
             rates = [_promise(point, rate) for rate in ("sensitivity", "specificity")]
             table.add_row(name, NAMES[key], f"{point['threshold']:.3f}", *rates)
-    console = get_console()
+    console = table_console()
     console.print(table)
     calibration = record["calibration"]
     before, after = ({k: calibration[when][k]["value"] for k in ("log_loss", "ece")} for when in ("before", "after"))

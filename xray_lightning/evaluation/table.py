@@ -9,12 +9,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from xray_lightning.artifacts import atomic_write, write_csv
 from xray_lightning.config import slug
+from xray_lightning.console import table_console
 from xray_lightning.status import FAILED
 
 HEADINGS = {
@@ -165,9 +165,7 @@ def _over_seeds(runs: Sequence[Row], statistic: Callable[[list[float]], float]) 
 
 def show_results(rows: Sequence[Row], folder: Path) -> None:
     """Prints the table, where results and figures lie, and how to see the curves."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file or a pipe has no edge to fold at
+    console = table_console()
     header, lines = readable(rows)
     wide = console.width >= 110
     shown = [i for i, name in enumerate(header) if name != "notes" and (wide or name not in NARROW_LEAVES_OUT)]
