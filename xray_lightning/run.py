@@ -20,8 +20,8 @@ from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.evidence import judge
-from xray_lightning.evaluation.model_card import write_model_card
-from xray_lightning.evaluation.report import write_report
+from xray_lightning.evaluation.report.card import write_model_card
+from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
 from xray_lightning.machine import settle

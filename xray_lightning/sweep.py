@@ -20,7 +20,9 @@ def failed_runs(sweep_dir: Path) -> list[Row]:
 
 def show_sweep(sweep_dir: Path) -> None:
     """Writes tables, comparisons and the report of what there is so far, and prints the results."""
-    from xray_lightning.evaluation.report import write_report  # with the next, a second that --help need not wait for
+    from xray_lightning.evaluation.report.page import (
+        write_report,  # with the next, a second that --help need not wait for
+    )
     from xray_lightning.evaluation.versus import compare_runs
 
     if rows := gather(sweep_dir):

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report_data import Run
-from xray_lightning.evaluation.report_numbers import signed
-from xray_lightning.evaluation.report_tables import Cell, Column, Line, Table, headed, measured, plain, whole, words
+from xray_lightning.evaluation.report.data import Run
+from xray_lightning.evaluation.report.numbers import signed
+from xray_lightning.evaluation.report.tables import Cell, Column, Line, Table, headed, measured, plain, whole, words
 
 POINTS = {
     "default": "0.5",

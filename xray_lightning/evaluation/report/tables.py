@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from xray_lightning.evaluation.report_data import Comparison, Run
-from xray_lightning.evaluation.report_numbers import (
+from xray_lightning.evaluation.report.data import Comparison, Run
+from xray_lightning.evaluation.report.numbers import (
     NONE,
     Estimate,
     duration,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.report import main, write_report
+from xray_lightning.evaluation.report.__main__ import main
+from xray_lightning.evaluation.report.page import write_report
 
 from .conftest import Maker, save_png
 
@@ -216,7 +217,7 @@ def test_wrong_folders_end_in_one_line(tmp_path: Path, make: Maker, capsys: pyte
 
 
 def test_the_command_starts_without_torch(four: Path) -> None:
-    code = "import sys; from xray_lightning.evaluation.report import main; main(sys.argv[1:]);"
+    code = "import sys; from xray_lightning.evaluation.report.__main__ import main; main(sys.argv[1:]);"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(four)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(four / "report.html"), "False"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report_tables import (
+from xray_lightning.evaluation.report.tables import (
     SPLITS,
     Cell,
     Column,

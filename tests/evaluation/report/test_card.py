@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.model_card import write_model_card
+from xray_lightning.evaluation.report.card import write_model_card
 
 from .conftest import Maker
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xray_lightning.evaluation.report import write_report
+from xray_lightning.evaluation.report.page import write_report
 
 from .conftest import Maker, finished_sweep
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report_data import Comparison, Run
-from xray_lightning.evaluation.report_numbers import count, equals, estimate, listed, number, signed, with_interval
+from xray_lightning.evaluation.report.data import Comparison, Run
+from xray_lightning.evaluation.report.numbers import count, equals, estimate, listed, number, signed, with_interval
 
 MOST_NAMED = 3
 SIGNIFICANT = 0.05

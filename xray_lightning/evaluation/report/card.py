@@ -15,13 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from xray_lightning.artifacts import atomic_write
-from xray_lightning.evaluation.model_card_facts import CLAIM, PUBLISHED, TORCHVISION
-from xray_lightning.evaluation.report_data import Run, read_run
-from xray_lightning.evaluation.report_evidence_tables import POINTS
-from xray_lightning.evaluation.report_numbers import count, estimate, number, signed, with_interval
-from xray_lightning.evaluation.report_run_tables import METRIC_NAMES, PER_CLASS
-from xray_lightning.evaluation.report_tables import SPLITS
-from xray_lightning.evaluation.report_words import interval_method
+from xray_lightning.evaluation.report.card_facts import CLAIM, PUBLISHED, TORCHVISION
+from xray_lightning.evaluation.report.data import Run, read_run
+from xray_lightning.evaluation.report.evidence_tables import POINTS
+from xray_lightning.evaluation.report.numbers import count, estimate, number, signed, with_interval
+from xray_lightning.evaluation.report.run_tables import METRIC_NAMES, PER_CLASS
+from xray_lightning.evaluation.report.tables import SPLITS
+from xray_lightning.evaluation.report.words import interval_method
 
 OPTIONAL = (
     "groups",
@@ -44,7 +44,7 @@ def write_model_card(run_folder: Path) -> Path | None:
         return None
     run = read_run(run_folder)
     environment = Environment(
-        loader=PackageLoader("xray_lightning", "evaluation"),
+        loader=PackageLoader("xray_lightning.evaluation", "report"),
         autoescape=False,  # not HTML: the filter md escapes names
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -53,7 +53,7 @@ def write_model_card(run_folder: Path) -> Path | None:
     )
     environment.filters |= {"md": markdown, "v": lambda found: with_interval(estimate(found))}
     environment.globals |= {"number": number, "signed": signed, "count": count}
-    text = environment.get_template("model_card.md.j2").render(_content(run))
+    text = environment.get_template("card.md.j2").render(_content(run))
     with atomic_write(run_folder / "MODEL_CARD.md") as file:
         file.write(text)
     return run_folder / "MODEL_CARD.md"

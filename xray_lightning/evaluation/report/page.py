@@ -3,8 +3,6 @@
 python -m xray_lightning.evaluation.report outputs/sweeps/<name>
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation import report_evidence_tables, report_run_tables, report_tables, report_words
-from xray_lightning.evaluation.report_data import (
+from xray_lightning.evaluation.report import evidence_tables, run_tables, tables, words
+from xray_lightning.evaluation.report.data import (
     Comparison,
     Run,
     embedded,
@@ -24,7 +22,7 @@ from xray_lightning.evaluation.report_data import (
     read_run,
     read_sweep,
 )
-from xray_lightning.evaluation.report_tables import Table
+from xray_lightning.evaluation.report.tables import Table
 
 MOST_EMBEDDED = 12  # runs whose figures go into the report of their sweep
 BAD_SHOWN = 50
@@ -42,13 +40,13 @@ def write_report(folder: Path) -> Path:
     else:
         raise XRayError(_refusal(folder))
     environment = Environment(
-        loader=PackageLoader("xray_lightning", "evaluation"),
+        loader=PackageLoader("xray_lightning.evaluation", "report"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template("report.html.j2").render(page)
+    html = environment.get_template("page.html.j2").render(page)
     with atomic_write(folder / "report.html", "wb") as file:
         file.write(html.encode("utf-8", "replace"))  # names of files may hold what is no Unicode
     return folder / "report.html"
@@ -78,24 +76,24 @@ def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], 
         "title": f"{'Sweep' if is_sweep else 'Run'} {folder.resolve().name}",
         "is_sweep": is_sweep,
         "embeds": embeds,
-        "when": report_words.when(runs),
-        "summary": report_words.summary(runs, comparisons),
-        "facts": report_words.facts(runs),
-        "method": next((m for run in done if (m := report_words.interval_method(run.record))), ""),
-        "results": report_tables.results_table(runs, links),
-        "comparisons": _filled(report_tables.comparisons_table(comparisons, names)),
+        "when": words.when(runs),
+        "summary": words.summary(runs, comparisons),
+        "facts": words.facts(runs),
+        "method": next((m for run in done if (m := words.interval_method(run.record))), ""),
+        "results": tables.results_table(runs, links),
+        "comparisons": _filled(tables.comparisons_table(comparisons, names)),
         "comparable": is_sweep and len(done) > len({run.row.dataset for run in done}),
         "figures_of_sweep": [
             {
-                "title": report_words.title_of(f.stem),
-                "alt": report_words.sweep_alt_text(f.stem, runs),
+                "title": words.title_of(f.stem),
+                "alt": words.sweep_alt_text(f.stem, runs),
                 "src": embedded(f),
             }
             for f in (figure_files(folder) if is_sweep else [])
         ],
-        "operating": _filled(report_evidence_tables.operating_table(done)),
-        "calibration": _filled(report_evidence_tables.calibration_table(done)),
-        "subgroups": _filled(report_evidence_tables.subgroups_table(done)),
+        "operating": _filled(evidence_tables.operating_table(done)),
+        "calibration": _filled(evidence_tables.calibration_table(done)),
+        "subgroups": _filled(evidence_tables.subgroups_table(done)),
         "sections": sections,
         "failed": [run for run in runs if run.row.error],
     }
@@ -117,14 +115,13 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
         "report": f"{quote(run.row.run)}/report.html" if is_sweep and own.is_file() else "",
         "folder": run.folder,
         "figures": [
-            {"title": report_words.title_of(f.stem), "alt": report_words.alt_text(f.stem, run), "src": embedded(f)}
-            for f in figures
+            {"title": words.title_of(f.stem), "alt": words.alt_text(f.stem, run), "src": embedded(f)} for f in figures
         ],
         "tables": {
-            "Confusion matrix": _filled(report_run_tables.confusion_table(record)),
-            "Each class": _filled(report_run_tables.class_table(record)),
-            "Every metric": report_run_tables.metrics_table(record),
-            "Images": _filled(report_run_tables.counts_table(record)),
+            "Confusion matrix": _filled(run_tables.confusion_table(record)),
+            "Each class": _filled(run_tables.class_table(record)),
+            "Every metric": run_tables.metrics_table(record),
+            "Images": _filled(run_tables.counts_table(record)),
         },
         "bad": bad[:BAD_SHOWN],
         "more_bad": max(0, len(bad) - BAD_SHOWN),
@@ -139,22 +136,3 @@ def _environment(found: dict[str, Any]) -> dict[str, str]:
         if key != "command" and value is not None:
             told[key] = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
     return told
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m xray_lightning.evaluation.report", description="Writes report.html of runs and sweeps again."
-    )
-    parser.add_argument("folder", nargs="+", type=Path, help="a run folder, or a sweep's: outputs/sweeps/<name>")
-    status = 0
-    for folder in parser.parse_args(arguments).folder:
-        try:
-            print(write_report(folder))
-        except XRayError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            status = 1
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
