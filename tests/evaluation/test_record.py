@@ -145,7 +145,7 @@ def test_other_images_than_its_own_are_named_as_such(
     assert made["split"] == "all" and made["seed"] is None
     assert made["seen"] == {"trained": 7, "chosen": 0, "identical": 2}
     _, *notes = made["notes"]
-    assert notes == ["trained on lungs, scored on pneumonia", "7 of 60 images or their patients were trained on"]
+    assert notes == ["trained on lungs and scored on pneumonia", "7 of 60 images or their patients were trained on"]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _notes(data: XRayDataModule, model: XRayClassifier, split: str, seen: Seen |
         notes.append(f"scored on its own {split} images")
     if seen is not None:
         whole = "" if split == ALL else f" ({split})"
-        notes += [f"trained on {model.card['data']['arguments']['name']}, scored on {data.name}{whole}"]
+        notes += [f"trained on {model.card['data']['arguments']['name']} and scored on {data.name}{whole}"]
         notes += [seen.note] * bool(seen.note)
     if data.leaked:
         counts = " and ".join(f"{count} {side}" for side, count in data.leaked.items())

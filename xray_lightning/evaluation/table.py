@@ -145,7 +145,7 @@ def _line(row: Row) -> list[str]:
     scores = ["" if (v := row.value(m)) is None else f"{v:.4f}" for m in METRICS]
     n = str(row.record["n"]) if row.record else ""
     time = "" if row.seconds is None else f"{row.seconds:.0f} s"
-    return [*row.named, str(row.seed), row.state, n, *scores, time, row.notes]
+    return [*row.named, "" if row.seed is None else str(row.seed), row.state, n, *scores, time, row.notes]
 
 
 def _bounds(row: Row) -> list[str]:
