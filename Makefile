@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python train.py -m experiment=demo dataset=pneumonia,covid model=cnn,resnet50
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .

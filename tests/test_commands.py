@@ -68,11 +68,20 @@ def test_the_four_experiments_in_one_sweep(shell: Shell, tmp_path: Path) -> None
         assert told in done.stdout
     assert "Warning" not in done.stdout + done.stderr
 
+    page = (sweep / "report.html").read_bytes()
+    assert all(run.encode() in page for run in runs)
+    assert (sweep / "comparisons.csv").read_text().count("\n") == 3  # a line for each data set
+    (sweep / "report.html").unlink()
+    again = shell("-m", "xray_lightning.evaluation.report", str(sweep))
+    assert again.returncode == 0 and (sweep / "report.html").read_bytes() == page
+
     scored = shell("test.py", f"ckpt={sweep / 'covid_cnn_s0/checkpoints/best.ckpt'}", "trainer=cpu", "cache=off")
     assert scored.returncode == 0, scored.stderr
     assert "Warning" not in scored.stdout + scored.stderr
     (record,) = [json.loads(f.read_text()) for f in (tmp_path / "outputs/runs").glob("*_test/metrics.json")]
     assert record["metrics"] == json.loads((sweep / "covid_cnn_s0/metrics.json").read_text())["metrics"]
+    for told in ("report.html", "Operating points", "sensitivity .95", "temperature"):
+        assert told in scored.stdout
 
 
 def test_a_failing_job_stops_no_other_and_a_named_sweep_goes_on(shell: Shell, tmp_path: Path) -> None:
@@ -110,6 +119,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(shell: Shell, tmp_path: Path
         (["train.py", "model=resnet50", "model.weights=nowhere.pth"], 1, "neither a file nor the name"),
         (["test.py", "ckpt=nowhere.ckpt"], 1, "There is no checkpoint nowhere.ckpt"),
         (["test.py"], 2, "ckpt must be given"),
+        (["test.py", "ckpt=nowhere.ckpt", "dataset=pneumonai"], 2, "Did you mean pneumonia"),
         (["-m", "xray_lightning.data.download", "dataset=covd"], 2, "Did you mean covid"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from xray_lightning.data.splits import TEST
 from xray_lightning.errors import XRayError
@@ -18,6 +19,10 @@ from xray_lightning.run import train
 
 Configure = Callable[..., DictConfig]
 RANDOM = "model.weights=random"
+FIGURES = (
+    "confusion_matrix", "roc", "precision_recall", "reliability", "histograms", "decision_curve", "learning_curves",
+    "most_wrong", "least_certain",
+)  # fmt: skip
 
 
 def predictions(run: Path) -> list[dict[str, str]]:
@@ -38,9 +43,19 @@ def test_each_experiment_leaves_a_complete_run_folder(
     run = tmp_path / "run"
     assert json.loads((run / "metrics.json").read_text()) == record
     assert json.loads((run / "status.json").read_text())["state"] == "done"
-    for file in ("catalog.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "figures/confusion_matrix.png"):
+    files = (
+        "catalog.csv",
+        "history.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "report.html",
+        "MODEL_CARD.md",
+    )
+    for file in (*files, *(f"figures/{name}.png" for name in FIGURES)):
         assert (run / file).stat().st_size > 0
-    assert list((run / "tensorboard").glob("events*"))
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {*events.Tags()["images"]} == {*FIGURES, "examples"}
+    assert {"train/epoch_loss", "val/auroc", "val/log_loss"} <= {*events.Tags()["scalars"]}
     rows = predictions(run)
     assert len(rows) == record["n"] == sum(map(sum, record["confusion_matrix"]))
     assert all(math.isclose(sum(float(row[c]) for c in record["classes"]), 1, abs_tol=1e-5) for row in rows)

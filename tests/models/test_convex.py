@@ -190,7 +190,7 @@ def test_each_epoch_has_the_minimum_for_one_strength_and_then_training_ends(
         for ours, expected in zip(head, everything.raw_head(), strict=True):
             torch.testing.assert_close(ours, expected.float(), rtol=1e-4, atol=1e-5)
     assert trainer.callback_metrics["train/l2"].item() == pytest.approx(0.1)
-    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(cold.loss, rel=1e-4)
+    assert trainer.callback_metrics["train/epoch_loss"].item() == pytest.approx(cold.loss, rel=1e-4)
     assert all(torch.equal(value, backbone[key]) for key, value in model.backbone.state_dict().items())
 
 

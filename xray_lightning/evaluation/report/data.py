@@ -3,6 +3,7 @@
 import base64
 import csv
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -30,6 +31,7 @@ ORDER = [
     "most_wrong",
     "least_certain",
 ]
+IMAGES = {"train": "training images", "val": "validation images", "test": "test images"}
 Comparison = dict[str, str]
 
 
@@ -64,10 +66,23 @@ class Run:
         command = self.environment.get("command") or ""
         if " -m " not in command and " --multirun " not in command:
             return {"The command": command} if command else {}
-        given = OmegaConf.create(text_of(self.folder / ".hydra" / "overrides.yaml") or "[]")
+        given: Any = OmegaConf.to_container(
+            OmegaConf.create(text_of(self.folder / ".hydra" / "overrides.yaml") or "[]")
+        )
         overrides = [str(o) for o in given if not str(o).startswith("sweep=")]
         script = command.split(" -m ")[0].split(" --multirun ")[0]
         return {"The sweep it was part of": command, "This run alone": f"{script} {shlex.join(overrides)}".strip()}
+
+
+def images_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """What the images are called that all of the records score: after their side of the split, or just images."""
+    names = {IMAGES.get(r["split"], "images") if r.get("seen") is None else "images" for r in records}
+    return names.pop() if len(names) == 1 else "images"
+
+
+def side_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """What stands beside validation: test, or the images that were scored."""
+    return "test" if images_of(records) == IMAGES["test"] else "these images"
 
 
 def text_of(file: Path) -> str:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report.data import Run
+from xray_lightning.evaluation.report.data import Run, images_of, side_of
 from xray_lightning.evaluation.report.numbers import signed
 from xray_lightning.evaluation.report.tables import Cell, Column, Line, Table, headed, measured, plain, whole, words
 
+OF_MANY = "sensitivity_95"
 POINTS = {
     "default": "0.5",
     "sensitivity_95": "sensitivity 0.95",
@@ -15,30 +16,38 @@ POINTS = {
 }
 
 
-def operating_table(runs: Sequence[Run]) -> Table:
+def operating_table(runs: Sequence[Run], whole_in: str = "") -> Table:
+    """Every point, or of runs with more than two classes one a class where `whole_in` says where all of them are."""
+    side = side_of([run.record for run in runs])
     columns = _named(runs, "class", "threshold set for")
     columns += [Column("threshold")]
     columns += [
         Column("sensitivity", about="validation"),
-        Column("sensitivity", about="test"),
+        Column("sensitivity", about=side),
         Column("gap", about="sensitivity"),
     ]
     columns += [
         Column("specificity", about="validation"),
-        Column("specificity", about="test"),
+        Column("specificity", about=side),
         Column("gap", about="specificity"),
     ]
-    columns += [Column("PPV", about="test"), Column("NPV", about="test")]
+    columns += [Column("PPV", about=side), Column("NPV", about=side)]
     lines = []
+    left_out = False
     for run in runs:
         for name, points in (run.record.get("operating_points") or {}).items():
             for point, found in points.items():
+                if whole_in and not run.record.get("positive") and point != OF_MANY:
+                    left_out = True
+                    continue
                 cells = _heads(runs, run, name, POINTS.get(point, point))
                 lines.append(Line([*cells, plain(found["threshold"]), *_promises(found)]))
     caption = (
-        "Thresholds on the calibrated probability, chosen on validation images only, and what they gave on test. "
-        "Gap: test minus validation. PPV and NPV hold for the share of each class among the test images."
+        f"Thresholds on the calibrated probability, chosen on validation images only, and what they gave on {side}. "
+        f"Gap: {side} minus validation. PPV and NPV hold for the share of each class among the {images_of([run.record for run in runs])}."
     )
+    if left_out:
+        caption += f" Of more than two classes, this table has one threshold each; every one is in {whole_in}."
     return Table(caption, columns, lines, sortable=len(lines) > 1)
 
 
@@ -64,7 +73,7 @@ def calibration_table(runs: Sequence[Run]) -> Table:
                 cells = _heads(runs, run, "as trained" if when == "before" else "calibrated")
                 lines.append(Line([*cells, plain(temperature, 3), *scores]))
     caption = (
-        "Test scores of the probabilities before and after temperature scaling. Validation chose the temperature. "
+        f"Scores on {images_of([run.record for run in runs])} of the probabilities before and after temperature scaling. Validation chose the temperature. "
         "Lower is better."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 2)
@@ -78,7 +87,8 @@ def subgroups_table(runs: Sequence[Run]) -> Table:
         for s in run.record.get("subgroups") or []
     ]
     caption = (
-        "Recall (sensitivity) within parts of the test images, each of n images of its class, with 95 % intervals."
+        f"Recall (sensitivity) within parts of the {images_of([run.record for run in runs])}, each of n images of its class, with 95 % "
+        "intervals."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 1)
 

@@ -54,6 +54,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const enlarge = (image) => {
     large.src = image.src;
     large.alt = image.alt;
+    large.classList.toggle("tall", image.naturalHeight > image.naturalWidth);
     dialog.showModal();
   };
   for (const button of document.querySelectorAll(".enlarge")) {

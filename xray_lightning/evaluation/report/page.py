@@ -3,16 +3,18 @@
 python -m xray_lightning.evaluation.report outputs/sweeps/<name>
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.report import evidence_tables, run_tables, tables, words
+from xray_lightning.evaluation.report import captions, evidence_tables, run_tables, tables, words
 from xray_lightning.evaluation.report.data import (
     Comparison,
     Run,
@@ -21,11 +23,13 @@ from xray_lightning.evaluation.report.data import (
     read_comparisons,
     read_run,
     read_sweep,
+    side_of,
 )
 from xray_lightning.evaluation.report.tables import Table
 
 MOST_EMBEDDED = 12  # runs whose figures go into the report of their sweep
 BAD_SHOWN = 50
+INTERVAL = re.compile(r"\(?−?\d+\.\d+(?:–| to )−?\d+\.\d+\)?")
 
 
 def write_report(folder: Path) -> Path:
@@ -46,10 +50,16 @@ def write_report(folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     html = environment.get_template("page.html.j2").render(page)
     with atomic_write(folder / "report.html", "wb") as file:
         file.write(html.encode("utf-8", "replace"))  # names of files may hold what is no Unicode
     return folder / "report.html"
+
+
+def unbroken(text: str) -> Markup:
+    """The text for a page whose lines do not break within an interval."""
+    return Markup(INTERVAL.sub(r'<span class="unbroken">\g<0></span>', str(escape(text))))
 
 
 def _refusal(folder: Path) -> str:
@@ -72,9 +82,11 @@ def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], 
     sections = [_section(run, is_sweep, embeds) for run in done]
     links = {section["run"].row.run: f"#{quote(section['id'])}" for section in sections} if is_sweep else {}
     names = {run.row.run: run.name for run in runs}
+    whole_in = f"each run's {'section' if embeds else 'own report'}"
     return {
         "title": f"{'Sweep' if is_sweep else 'Run'} {folder.resolve().name}",
         "is_sweep": is_sweep,
+        "side": side_of([run.record for run in done]),
         "embeds": embeds,
         "when": words.when(runs),
         "summary": words.summary(runs, comparisons),
@@ -85,13 +97,15 @@ def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], 
         "comparable": is_sweep and len(done) > len({run.row.dataset for run in done}),
         "figures_of_sweep": [
             {
-                "title": words.title_of(f.stem),
-                "alt": words.sweep_alt_text(f.stem, runs),
+                "title": captions.title_of(f.stem),
+                "alt": captions.sweep_alt_text(f.stem, runs),
                 "src": embedded(f),
+                "is_gallery": False,
+                "caution": "",
             }
             for f in (figure_files(folder) if is_sweep else [])
         ],
-        "operating": _filled(evidence_tables.operating_table(done)),
+        "operating": _filled(evidence_tables.operating_table(done, whole_in if is_sweep else "")),
         "calibration": _filled(evidence_tables.calibration_table(done)),
         "subgroups": _filled(evidence_tables.subgroups_table(done)),
         "sections": sections,
@@ -115,9 +129,17 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
         "report": f"{quote(run.row.run)}/report.html" if is_sweep and own.is_file() else "",
         "folder": run.folder,
         "figures": [
-            {"title": words.title_of(f.stem), "alt": words.alt_text(f.stem, run), "src": embedded(f)} for f in figures
+            {
+                "title": captions.title_of(f.stem),
+                "alt": captions.alt_text(f.stem, run),
+                "src": embedded(f),
+                "is_gallery": f.stem in captions.GALLERIES,
+                "caution": captions.caution(f.stem, run),
+            }
+            for f in figures
         ],
         "tables": {
+            "Operating points": _filled(evidence_tables.operating_table([run])) if is_sweep else None,
             "Confusion matrix": _filled(run_tables.confusion_table(record)),
             "Each class": _filled(run_tables.class_table(record)),
             "Every metric": run_tables.metrics_table(record),

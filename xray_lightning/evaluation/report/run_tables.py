@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from xray_lightning.evaluation.report.data import images_of, side_of
 from xray_lightning.evaluation.report.tables import (
     SPLITS,
     Cell,
@@ -33,12 +34,13 @@ PER_CLASS = ("recall", "precision", "f1", "specificity", "auroc", "auprc")
 
 def metrics_table(record: dict[str, Any]) -> Table:
     validation = record.get("validation") or {}
-    columns = [Column("metric", False), Column("validation"), Column("test")]
+    side = side_of([record])
+    columns = [Column("metric", False), Column("validation"), Column(side)]
     lines = [
         Line([_metric(name), plain(validation.get(name)), measured(found)]) for name, found in record["metrics"].items()
     ]
     epoch = f", validation at the chosen epoch {validation['epoch']}" if "epoch" in validation else ""
-    return Table(f"Every metric{epoch}, test with its 95 % interval.", columns, lines)
+    return Table(f"Every metric{epoch}, {side} with 95 % intervals.", columns, lines)
 
 
 def _metric(name: str) -> Cell:
@@ -54,7 +56,7 @@ def class_table(record: dict[str, Any]) -> Table:
         for name, found in record.get("per_class", {}).items()
     ]
     return Table(
-        "Each class against the rest, on its n test images, with 95 % intervals.",
+        f"Each class against the rest, on its n {images_of([record])}, with 95 % intervals.",
         columns,
         lines,
         sortable=len(lines) > 1,
@@ -69,7 +71,8 @@ def confusion_table(record: dict[str, Any]) -> Table:
         total = sum(row)
         shares = [Cell(str(n), f"{100 * n / total:.1f} %" if total else "", n) for n in row]
         lines.append(Line([words(name), *shares, whole(total)]))
-    return Table("Test images by actual and predicted class, with the share of the actual class.", columns, lines)
+    images = images_of([record]).capitalize()
+    return Table(f"{images} by actual and predicted class, with the share of the actual class.", columns, lines)
 
 
 def counts_table(record: dict[str, Any]) -> Table:

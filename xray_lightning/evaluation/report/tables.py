@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from xray_lightning.evaluation.report.data import Comparison, Run
+from xray_lightning.evaluation.report.data import Comparison, Run, images_of
 from xray_lightning.evaluation.report.numbers import (
     NONE,
     Estimate,
@@ -90,7 +90,8 @@ def results_table(runs: Sequence[Run], links: Mapping[str, str]) -> Table:
     for i, members in enumerate(groups.values()):
         lines += [_result(run, f"g{i}", links.get(run.row.run, "")) for run in members]
         lines += _derived(members, f"g{i}")
-    caption = "Scores on n test images. Below each value is its 95 % interval. Of log-loss and ECE, lower is better."
+    images = images_of([run.record for run in runs if run.record])
+    caption = f"Scores on n {images}. Below each value is its 95 % interval. Of log-loss and ECE, lower is better."
     return Table(caption, [*columns, Column("time")], lines, sortable=len(runs) > 1)
 
 
@@ -141,7 +142,9 @@ def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str
         lines.append(Line(cells))
     caption = (
         "Differences on one test set, the first run minus the second, with 95 % intervals. "
-        "Holm's correction counts all comparisons of a data set."
+        "Holm's correction counts all comparisons of a data set. The intervals and DeLong's p (for clustered data, by "
+        "Obuchowski) respect patient groups, McNemar's test takes images as independent: where they disagree, trust the "
+        "interval."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 1)
 

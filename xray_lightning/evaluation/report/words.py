@@ -1,17 +1,28 @@
-"""What a report says in sentences: the summary, and what each figure shows for those who do not see it."""
+"""What a report says in sentences: the summary, and what to know before believing it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report.data import Comparison, Run
-from xray_lightning.evaluation.report.numbers import count, equals, estimate, listed, number, signed, with_interval
+from xray_lightning.evaluation.report.data import IMAGES, Comparison, Run, side_of
+from xray_lightning.evaluation.report.numbers import (
+    NONE,
+    count,
+    equals,
+    estimate,
+    listed,
+    number,
+    signed,
+    with_interval,
+)
 
 MOST_NAMED = 3
+POINT = "sensitivity_95"
+RETOLD = ("were trained on", "were validated on")  # how the note ends that a sentence on what was seen replaces
 SIGNIFICANT = 0.05
 
 
 def summary(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[str]:
-    """A sentence or two a data set, of numbers alone."""
+    """A paragraph or two a data set, of numbers alone."""
     datasets = list(dict.fromkeys(run.row.dataset for run in runs))
     sentences = []
     if len(runs) > 1:
@@ -23,25 +34,30 @@ def summary(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[str]
         if done:
             compared = [c for c in comparisons if c["dataset"] == dataset]
             sentences.append(" ".join([_scores(done), *_references(done), *_differences(compared)]))
+            sentences += [" ".join(found)] if (found := trust(done)) else []
     return sentences
 
 
 def _scores(done: Sequence[Run]) -> str:
     record = done[0].record
     groups = f" of {count(record['groups'], 'patient group')}" if record.get("groups") else ""
-    split = "" if record["split"] == "all" else f"{record['split']} "
-    text = f"On {count(record['n'], f'{split}image')}{groups} of {record['dataset']}: "
+    images = IMAGES.get(record["split"], "images").removesuffix("s")
+    text = f"On {count(record['n'], images)}{groups} of {record['dataset']}: "
     ranked = sorted(done, key=lambda run: estimate(run.record["metrics"].get("auroc")).value or 0.0, reverse=True)
     if len(ranked) > MOST_NAMED:
         text += f"of {len(ranked)} runs sorted by AUROC, the first and the last have "
         ranked = [ranked[0], ranked[-1]]
-    return text + "; ".join(_score(run) for run in ranked) + "."
+    return text + "; ".join(score(run) for run in ranked) + "."
 
 
-def _score(run: Run) -> str:
+def score(run: Run) -> str:
     metrics = run.record["metrics"]
     accuracy, auroc = (with_interval(estimate(metrics.get(name)), 3) for name in ("accuracy", "auroc"))
-    return f"{run.name.removeprefix(run.row.dataset + ' · ')} accuracy {accuracy} and AUROC {auroc}"
+    return f"{_short(run)} accuracy {accuracy} and AUROC {auroc}"
+
+
+def _short(run: Run) -> str:
+    return run.name.removeprefix(f"{run.row.dataset} · ")
 
 
 def _references(done: Sequence[Run]) -> Iterator[str]:
@@ -82,14 +98,97 @@ def _differences(compared: Sequence[Comparison]) -> Iterator[str]:
         yield f"Of {len(compared)} pairs, {listed(parts)} differ at p < {SIGNIFICANT} after Holm's correction."
 
 
+def trust(done: Sequence[Run]) -> list[str]:
+    """How far the runs of one data set kept what validation promised. What was chosen on is no test of it."""
+    judged = [run for run in done if run.record.get("seen") or run.record["split"] == "test"]
+    return [*_worsened(judged), *_promised(judged)]
+
+
+def _worsened(runs: Sequence[Run]) -> Iterator[str]:
+    changed = {}
+    for run in runs:
+        found = run.record.get("calibration") or {}
+        before, after = (estimate((found.get(when) or {}).get("log_loss")).value for when in ("before", "after"))
+        if before is not None and after is not None and round(after, 3) > round(before, 3):
+            changed[_short(run)] = f"{number(before, 3)} to {number(after, 3)}"
+    if changed:
+        side = side_of([run.record for run in runs])
+        where = "test log-loss" if side == "test" else "log-loss on these images"
+        yield (
+            f"On {runs[0].row.dataset}, the temperature fitted on validation made the {where} of {listed(list(changed))} "
+            f"worse ({'; '.join(changed.values())}), as happens where validation is not like {side}."
+        )
+
+
+def _promised(runs: Sequence[Run]) -> Iterator[str]:
+    """Of two classes: what the threshold for sensitivity 0.95 gave."""
+    points = {
+        _short(run): run.record["operating_points"][run.record["positive"]][POINT]
+        for run in runs
+        if POINT in ((run.record.get("operating_points") or {}).get(run.record.get("positive")) or {})
+    }
+    side = side_of([run.record for run in runs])
+    kept = {name: point for name, point in points.items() if point.get("validation")}
+    if not kept:
+        return
+    start = f"At the threshold that validation set for sensitivity 0.95, {side} gave"
+    if len(kept) > MOST_NAMED:
+        ranges = (f"{rate} {_range(kept, rate)}" for rate in ("sensitivity", "specificity"))
+        yield f"{start} {len(kept)} runs {' and '.join(ranges)}."
+    else:
+        yield f"{start} {'; '.join(f'{name} {_outcome(point)}' for name, point in kept.items())}."
+    for where in ("above", "below"):
+        names = [name for name, point in kept.items() if _side_of_promise(point) == where]
+        if len(names) > MOST_NAMED:
+            names = [f"{len(names)} of these runs"]
+        if names:
+            yield f"The interval of the sensitivity of {listed(names)} lies {where} what validation promised."
+
+
+def _outcome(point: Mapping[str, Any]) -> str:
+    rates = (
+        f"{rate} {with_interval(estimate(point['test'].get(rate)), 3)} against {number(point['validation'].get(rate), 3)}"
+        for rate in ("sensitivity", "specificity")
+    )
+    return f"{' and '.join(rates)} on validation"
+
+
+def _range(points: Mapping[str, Mapping[str, Any]], rate: str) -> str:
+    """Lowest and highest of the points, and of their promises."""
+    ends = []
+    for side in ("test", "validation"):
+        values = [v for point in points.values() if (v := estimate(point[side].get(rate)).value) is not None]
+        ends.append(f"{number(min(values), 3)} to {number(max(values), 3)}" if values else NONE)
+    return f"{ends[0]} ({ends[1]} on validation)"
+
+
+def _side_of_promise(point: Mapping[str, Any]) -> str:
+    """Where the interval of the sensitivity lies that excludes the promised one; empty where it does not."""
+    promised, found = point["validation"].get("sensitivity"), estimate(point["test"].get("sensitivity"))
+    if promised is None or found.low is None or found.high is None:
+        return ""
+    return "above" if found.low > promised else "below" if found.high < promised else ""
+
+
 def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What to know before believing the scores, and the runs it is about (none named where it is about all)."""
     notes: dict[str, list[str]] = {}
     for run in runs:
-        for note in run.record.get("notes") or []:
+        seen = run.record.get("seen")
+        told = [n for n in run.record.get("notes") or [] if not (seen and n.endswith(RETOLD))]
+        for note in [*told, *([_seen(seen, run.record["n"])] if seen else [])]:
             notes.setdefault(note, []).append(run.name)
     done = sum(bool(run.record) for run in runs)
     return {note: [] if len(names) == done else names for note, names in notes.items()}
+
+
+def _seen(seen: Mapping[str, int], n: int) -> str:
+    if not seen["trained"] and not seen["chosen"]:
+        return f"None of these {n} images or their patients is known to have been used for training or validation."
+    return (
+        f"The model was trained on {seen['trained']} of these {n} images or their patients "
+        f"({seen['identical']} as the same files); {seen['chosen']} more were used for validation."
+    )
 
 
 def when(runs: Sequence[Run]) -> str:
@@ -107,90 +206,3 @@ def interval_method(record: dict[str, Any]) -> str:
     if not found:
         return ""
     return f"{100 * found['level']:.0f} % intervals: {found['method']}, {found['resamples']} resamples."
-
-
-def title_of(stem: str) -> str:
-    """A figure's heading."""
-    if stem.startswith("roc_"):
-        return f"ROC curves, {stem.removeprefix('roc_')}"
-    return TITLES.get(stem, stem.replace("_", " ").capitalize())
-
-
-TITLES = {
-    "scores": "Scores with intervals",
-    "confusion_matrix": "Confusion matrix",
-    "roc": "ROC curve",
-    "precision_recall": "Precision and recall",
-    "reliability": "Reliability",
-    "histograms": "Predicted probabilities",
-    "decision_curve": "Decision curve",
-    "learning_curves": "Learning curves",
-    "most_wrong": "Most confidently wrong images",
-    "least_certain": "Least certain images",
-}
-
-
-def alt_text(stem: str, run: Run) -> str:
-    """What a run's figure shows, with its main numbers."""
-    record = run.record
-    told = {
-        "confusion_matrix": _alt_confusion,
-        "roc": lambda r: f"Area under the curve {_each(r, 'auroc')}.",
-        "precision_recall": lambda r: f"Area under the curve {_each(r, 'auprc')}.",
-        "reliability": _alt_reliability,
-        "histograms": lambda r: f"Histograms by actual class, {_sizes(r)}.",
-        "decision_curve": lambda r: "Net benefit by threshold probability, beside treating all and treating none.",
-        "learning_curves": _alt_learning,
-        "most_wrong": lambda r: f"Radiographs with Grad-CAM overlays, from {_wrong(r)} wrong of {r['n']} test images.",
-        "least_certain": lambda r: f"Radiographs with Grad-CAM overlays, of {r['n']} test images.",
-    }
-    more = told[stem](record) if stem in told and record else ""
-    return f"{title_of(stem)} of {run.name}. {more}".strip()
-
-
-def sweep_alt_text(stem: str, runs: Sequence[Run]) -> str:
-    scores = [_score(run) for run in runs if run.record][: 2 * MOST_NAMED]
-    return f"{title_of(stem)} of the runs of this sweep. {'; '.join(scores)}."
-
-
-def _alt_confusion(record: dict[str, Any]) -> str:
-    classes = record["classes"]
-    rows = [
-        f"of {sum(row)} {name}, " + ", ".join(f"{n} as {other}" for n, other in zip(row, classes, strict=False))
-        for name, row in zip(classes, record.get("confusion_matrix", []), strict=False)
-    ]
-    return f"Predicted were {'; '.join(rows)}." if rows else ""
-
-
-def _each(record: dict[str, Any], metric: str) -> str:
-    """The metric of the positive class, or of each class against the rest."""
-    if record.get("positive"):
-        return with_interval(estimate(record["metrics"].get(metric)), 3)
-    of = {name: with_interval(estimate(found.get(metric)), 3) for name, found in record.get("per_class", {}).items()}
-    return ", ".join(f"{value} for {name}" for name, value in of.items())
-
-
-def _alt_reliability(record: dict[str, Any]) -> str:
-    found = record.get("calibration")
-    if not found:
-        return ""
-    before, after = (number(estimate(found[w].get("ece")).value, 3) for w in ("before", "after"))
-    temperature = number(found["temperature"], 2)
-    return f"Expected calibration error {before} before and {after} after scaling by temperature {temperature}."
-
-
-def _alt_learning(record: dict[str, Any]) -> str:
-    validation = record.get("validation") or {}
-    if "epoch" not in validation:
-        return ""
-    loss = number(validation.get("log_loss"), 3)
-    return f"By epoch; epoch {validation['epoch']} was chosen, with validation log-loss {loss}."
-
-
-def _sizes(record: dict[str, Any]) -> str:
-    return ", ".join(f"{found['n']} {name}" for name, found in record.get("per_class", {}).items())
-
-
-def _wrong(record: dict[str, Any]) -> int:
-    matrix = record.get("confusion_matrix", [])
-    return int(sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)))
