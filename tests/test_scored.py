@@ -56,8 +56,8 @@ def test_each_side_of_its_own_split_is_known_again(
     record = again(f"split={split}")
     assert {row["path"] for row in rows(tmp_path / "again")} == sides(tmp_path / "trained")[split]
     assert record["split"] == split and record["images"].keys() == {split}
-    noted = f"scored on its own {split} images" in record["notes"]
-    assert noted == (split != "test") and record["seen"] is None
+    noted = [note for note in record["notes"] if note.startswith("scored on its own ")]
+    assert len(noted) == (split != "test") and record["seen"] is None
 
 
 def test_validation_gives_what_it_promised(again: Callable[..., dict[str, Any]]) -> None:
@@ -65,7 +65,7 @@ def test_validation_gives_what_it_promised(again: Callable[..., dict[str, Any]])
     for points in record["operating_points"].values():
         for point in points.values():
             for rate, gap in point["gap"].items():
-                assert gap == 0, rate
+                assert gap["value"] == 0 and gap["low"] < 0 < gap["high"], rate
     before = record["calibration"]["before"]["log_loss"]["value"]
     assert before == pytest.approx(record["validation"]["log_loss"], rel=1e-5)
     assert record["calibration"]["after"]["log_loss"]["value"] <= before
@@ -94,8 +94,8 @@ def test_all_images_of_another_data_set_are_scored(
     caplog.set_level("INFO")
     record = again("dataset=folder", f"dataset.root={other}", "dataset.name=hospital", "split=all")
     assert record["dataset"] == "hospital" and record["n"] == len(list(other.glob("*/*.png")))
-    assert record["classes"] == ["NORMAL", "PNEUMONIA"] and record["seed"] is None
-    assert record["notes"][-1] == "trained on pneumonia and scored on hospital"
+    assert record["classes"] == ["NORMAL", "PNEUMONIA"] and record["seed"] == 0
+    assert "trained on pneumonia and scored on hospital" in record["notes"]
     assert record["seen"] == {"trained": 0, "chosen": 0, "identical": 0}
     assert "none of" in caplog.text
     assert not (tmp_path / "again/MODEL_CARD.md").exists() and (tmp_path / "again/report.html").exists()

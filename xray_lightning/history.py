@@ -27,7 +27,8 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values: dict[str, Tensor] = dict(trainer.callback_metrics)
-        values["train/loss"] = values.pop("train/epoch_loss")
+        if "train/epoch_loss" in values:  # of a model that takes its steps another way there may be none
+            values["train/loss"] = values["train/epoch_loss"]
         told = [c for c in COLUMNS[1:] if self._validated or not c.startswith("val/")]
         known = {c: values[c].item() for c in told if c in values}
         self.epochs.append([trainer.current_epoch + 1, *(known.get(c, "") for c in COLUMNS[1:])])

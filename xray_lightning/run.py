@@ -1,6 +1,7 @@
 """One run: train(cfg) and test(cfg), which the scripts, the sweeps and the tests call."""
 
 import logging
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
-from xray_lightning.evaluation.evidence import judge
+from xray_lightning.evaluation.evidence import Judged, illustrate, judge
 from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
@@ -51,6 +52,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         log.info("%s is done already, nothing to do", folder)
         return read_json(folder / "metrics.json") or {}
     with recorded(folder, settings):
+        _clear(folder)
         save_config(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
@@ -73,11 +75,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
         _fit(trainer, model, data)
         log_examples(trainer, data)
-        record = judge(load_classifier(_best_checkpoint(trainer)), data, trainer, folder, figures=cfg.figures)
-        if trainer.is_global_zero:
-            log_outcome(trainer, settings, record)
-    _write_pages(trainer, folder)
-    return record
+        best = load_classifier(_best_checkpoint(trainer))
+        judged = judge(best, data, trainer, folder)
+    if trainer.is_global_zero:
+        log_outcome(trainer, settings, judged.record)
+        _show(judged, best, data, trainer, folder, figures=cfg.figures)
+    return judged.record
 
 
 def test(cfg: DictConfig) -> dict[str, Any]:
@@ -87,6 +90,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
+        _clear(folder)
         save_config(folder, cfg)
         model = load_classifier(Path(cfg.ckpt))
         own = "_target_" not in cfg.dataset
@@ -94,16 +98,32 @@ def test(cfg: DictConfig) -> dict[str, Any]:
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
         seen = None if own else images_seen(model, data)
         prepare_inputs(model, data, trainer, [TEST])
-        record = judge(model, data, trainer, folder, split=cfg.split, seen=seen, figures=cfg.figures)
-    _write_pages(trainer, folder)
-    return record
-
-
-def _write_pages(trainer: Trainer, folder: Path) -> None:
-    """What people read, of the files of a run that is done."""
+        judged = judge(model, data, trainer, folder, split=cfg.split, seen=seen, checkpoint=str(cfg.ckpt))
     if trainer.is_global_zero:
+        _show(judged, model, data, trainer, folder, figures=cfg.figures)
+    return judged.record
+
+
+def _show(
+    judged: Judged, model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path, *, figures: bool
+) -> None:
+    """What people look at, of a run that is done: whatever goes wrong here must not cost its results."""
+    try:
+        if figures:
+            illustrate(judged, model, data, trainer, folder)
         write_model_card(folder)
         write_report(folder)
+    except Exception:
+        again = f"python -m xray_lightning.evaluation.report {shlex.quote(str(folder))}"
+        log.exception("The scores are complete, but not figures and report. To make the report again: %s", again)
+
+
+def _clear(folder: Path) -> None:
+    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
+    for name in ("metrics.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md"):
+        (folder / name).unlink(missing_ok=True)
+    for figure in (folder / "figures").glob("*.png"):
+        figure.unlink()
 
 
 def _same_start(seed: int) -> None:

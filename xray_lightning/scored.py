@@ -78,7 +78,9 @@ def images_seen(model: XRayClassifier, data: XRayDataModule) -> Seen:
     """How many of the images the model was trained on, which is also said on the terminal."""
     remembered: dict[str, Any] = model.card["data"]
     assert data.collection is not None
-    own = f"{type(data).__module__}.{type(data).__name__}" == f"{remembered['module']}.{remembered['class']}"
+    kind, name = f"{type(data).__module__}.{type(data).__name__}", remembered["arguments"]["name"]
+    # two hospitals may both have a patient 1
+    own = (kind, data.name) == (f"{remembered['module']}.{remembered['class']}", name)
     found = seen(remembered, data.collection, data.rows_of(TEST), same_patients=own)
     level = logging.WARNING if found.trained or found.chosen else logging.INFO
     told = found.note or f"none of {found.n} images"

@@ -1,5 +1,6 @@
 """A sweep's results, gathered from its run folders after every job, in whatever order and place they ran."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from xray_lightning.artifacts import read_json
 from xray_lightning.evaluation.runs import gather, read_run_folder
 from xray_lightning.evaluation.table import Row, show_results, write_results
 from xray_lightning.status import FAILED
+
+log = logging.getLogger(__name__)
 
 
 def failed_runs(sweep_dir: Path) -> list[Row]:
@@ -27,8 +30,11 @@ def show_sweep(sweep_dir: Path) -> None:
 
     if rows := gather(sweep_dir):
         write_results(sweep_dir, rows)
-        compare_runs(sweep_dir, rows)
-        write_report(sweep_dir)
+        try:
+            compare_runs(sweep_dir, rows)
+            write_report(sweep_dir)
+        except Exception:  # what is only looked at must not hide the results
+            log.exception("The results are complete, but not the report")
         show_results(rows, sweep_dir)
 
 

@@ -148,7 +148,7 @@ def test_pairs_of_runs_by_hand() -> None:
         assert (difference.low, difference.high) == pytest.approx(norm.interval(0.95, difference.value, error))
         assert difference.p == pytest.approx(2 * norm.sf(abs(difference.value) / error))
         counts = mcnemar(runs[a].argmax(1) == labels, runs[b].argmax(1) == labels)
-        assert (comparison.only_a, comparison.only_b, comparison.accuracy.p) == counts
+        assert (comparison.only_a, comparison.only_b, comparison.mcnemar) == counts
     for test in ("accuracy", "auroc"):
         differences = [getattr(comparison, test) for comparison in found]
         assert [d.adjusted for d in differences] == holm([d.p for d in differences])
@@ -156,9 +156,9 @@ def test_pairs_of_runs_by_hand() -> None:
 
 def test_runs_that_predict_the_same_do_not_differ() -> None:
     p = two_classes([0.2, 0.6, 0.7, 0.4])
-    same = Difference(0.0, 0.0, 0.0, 1.0, 1.0)
+    same = Difference(0.0, None, None, 1.0, 1.0)
     found = compare({"a": p, "b": p.copy()}, np.array([0, 0, 1, 1]), list("wxyz"), [("a", "b")])
-    assert found == [Comparison("a", "b", same, 0, 0, same)]
+    assert found == [Comparison("a", "b", same, 0, 0, 1.0, same)]
 
 
 def test_two_classes_are_ranked_by_the_positive_one() -> None:
@@ -173,7 +173,7 @@ def test_a_class_without_images_on_either_side_has_no_auroc(labels: list[int]) -
     runs = {"a": two_classes([0.2, 0.6, 0.7, 0.4]), "b": two_classes([0.2, 0.1, 0.3, 0.9])}
     (found,) = compare(runs, np.array(labels), list("wxyz"), [("a", "b")])
     assert found.auroc == Difference(None, None, None, None)
-    assert found.accuracy.p == 1 and found.accuracy.low < found.accuracy.value < found.accuracy.high
+    assert found.mcnemar == 1 and found.accuracy.low < found.accuracy.value < found.accuracy.high
     assert compare(runs, np.array(labels), list("wxyz"), []) == []
 
 

@@ -124,12 +124,21 @@ def test_intervals_contain_the_value(classes: int, patients: int) -> None:
 )
 def test_any_interval_contains_its_value(values: list[int], value: int, left_out: list[int]) -> None:
     drawn = np.array(values) / 20
-    shifted = shifted_percentiles(drawn, value / 20)
-    for found in (bca(drawn, value / 20, np.array(left_out) / 20), shifted):
-        assert (found is None) == (len({*values}) == 1)
-        low, high = found or (value / 20, value / 20)
-        assert low <= value / 20 <= high
+    corrected, shifted = bca(drawn, value / 20, np.array(left_out) / 20), shifted_percentiles(drawn, value / 20)
+    assert corrected or np.mean(drawn == value / 20) > 0.5
+    assert shifted or value == 0 or len({*values}) == 1
+    for found in (corrected, shifted):
+        low, high = found or (value / 20 - 1, value / 20)
+        assert low <= value / 20 <= high and high - low > 1e-10
     assert shifted is None or shifted[0] >= 0
+
+
+def test_resamples_that_agree_but_for_a_few_give_no_interval() -> None:
+    """Their percentiles are equal, although the resamples are not."""
+    values = np.append(np.ones(995), np.full(5, 0.9))
+    assert bca(values, 1.0, np.append(np.ones(8), 0.9)) is None
+    assert shifted_percentiles(np.append(np.zeros(995), np.full(5, 1e-9)), 0.0) is None
+    assert bca(np.append(values, np.full(300, 0.9)), 1.0, np.append(np.ones(8), 0.9)) is not None
 
 
 @pytest.mark.parametrize(
@@ -161,9 +170,24 @@ def test_the_calibration_error_has_percentiles_without_what_resampling_adds() ->
     low, high = intervals(*images).scalars["ece"] or NOWHERE
     added = drawn.mean() - value
     assert added > 0.01
-    expected = np.quantile(drawn, [0.025, 0.975]) - added
-    assert (low, high) == pytest.approx((max(expected[0], 0), expected[1]))
-    assert shifted_percentiles(np.array([0.1, 0.2, 0.9]), 0.05) == (0.0, pytest.approx(0.5225))
+    expected = np.quantile(drawn, [0.025, 0.975]) - 2 * added
+    assert (low, high) == pytest.approx((max(expected[0], 0), max(expected[1], value)))
+    assert shifted_percentiles(np.array([0.1, 0.2, 0.9]), 0.3) == (0.0, pytest.approx(0.665))
+    assert shifted_percentiles(np.array([0.1, 0.2, 0.9]), 0.05) == (0.0, pytest.approx(0.19))
+    assert shifted_percentiles(np.array([0.3, 0.4, 0.5]), 0.1) == (0.0, 0.1)  # all of them at 0, up to the value
+
+
+def test_the_calibration_error_of_a_calibrated_model_may_be_nothing() -> None:
+    """Percentiles that are centred on the value contain the truth, 0, in hardly any test set."""
+    generator, inside = np.random.default_rng(0), 0
+    for _ in range(40):
+        p = generator.beta(1, 1, 100)
+        labels = (generator.random(100) < p).astype(np.int64)
+        metrics = WeightedMetrics(np.stack([1 - p, p], axis=1), labels, [str(i) for i in range(100)])
+        drawn = resample(metrics.calibration, 100, 300).scalars["ece"]
+        low, _ = shifted_percentiles(drawn, metrics.calibration(np.ones((1, 100))).scalars["ece"][0]) or NOWHERE
+        inside += low == 0
+    assert inside >= 14
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -182,6 +206,16 @@ def test_perfect_predictions_have_intervals_of_proportions_alone(classes: int) -
     assert found.scalars["accuracy"] == wilson(40, 40)
     assert found.per_class["recall"] == [wilson(40 // classes, 40 // classes)] * classes
     assert found.per_class["auroc"] == [None] * classes
+
+
+def test_a_class_of_few_patients_leaves_averages_over_classes_without_an_interval() -> None:
+    """Two patients of 60 are in 86 % of the resamples, and four in 98 %."""
+    probabilities, _, groups = made_up(60)
+    for patients, known in ((2, False), (4, True)):
+        found = intervals(probabilities, (np.arange(60) >= patients).astype(np.int64), groups)
+        for name in ("balanced_accuracy", "macro_recall", "macro_precision", "macro_f1", "auroc"):
+            assert bool(found.scalars[name]) == known, name
+        assert bool(found.per_class["f1"][0]) == known and found.scalars["accuracy"]
 
 
 def test_a_class_without_images_has_only_a_specificity() -> None:

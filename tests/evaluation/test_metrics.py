@@ -190,8 +190,36 @@ def test_a_class_without_images_has_no_auroc_and_no_weight() -> None:
     predicted = probabilities.argmax(axis=1)
     found = values(scalar_metrics(p, y))
     by_class = np.array([(predicted[labels == c] == c).mean() for c in range(3)])
+    assert (predicted == 3).any()
+    for name in ("recall", "f1"):
+        assert each[name].isnan().tolist() == [False, False, False, True], name
+    assert each["precision"][3] == 0 and each["specificity"][3] == pytest.approx((predicted != 3).mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # y_pred contains classes not in y_true
+        assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+    for name in ("recall", "precision", "f1"):
+        theirs = getattr(sk, f"{name}_score")
+        options = {"labels": range(3), "zero_division": 0}
+        assert found[f"macro_{name}"] == pytest.approx(theirs(labels, predicted, average="macro", **options)), name
+        assert found[name] == pytest.approx(theirs(labels, predicted, average="weighted", **options)), name
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
     assert found["recall"] == pytest.approx(by_class @ np.bincount(labels) / 20)
+
+
+def test_what_images_of_one_class_do_not_tell() -> None:
+    positive = torch.tensor([0.9, 0.4, 0.8, 0.7])
+    probabilities = torch.stack([1 - positive, positive], dim=1)
+    diseased, healthy = (values(scalar_metrics(probabilities, torch.full((4,), c))) for c in (1, 0))
+    undefined = {name for name, value in diseased.items() if math.isnan(value)}
+    assert undefined == {"specificity", "auroc", "auprc"}
+    assert diseased["balanced_accuracy"] == diseased["macro_recall"] == diseased["recall"] == 3 / 4
+    assert {name for name, value in healthy.items() if math.isnan(value)} == {"recall", "f1", "auroc", "auprc"}
+    assert healthy["precision"] == 0 and healthy["specificity"] == healthy["balanced_accuracy"] == 1 / 4
+
+
+def test_the_precision_of_a_class_that_is_never_predicted_is_0() -> None:
+    each = per_class_metrics(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
+    assert [each[name][1] for name in ("precision", "recall", "f1")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -202,7 +230,7 @@ def test_metrics_of_batches_are_those_of_the_whole(classes: int) -> None:
     for _ in range(2):
         for start in range(0, 50, 7):
             metric.update(logits[start : start + 7], y[start : start + 7])
-        assert values(metric.compute()) == values(scalar_metrics(logits.softmax(dim=1), y))
+        assert values(metric.compute()) == values(scalar_metrics(logits.double().softmax(dim=1), y))
         gathered, scored = metric.gathered()
         assert gathered.dtype == np.float64 and np.array_equal(scored, labels)
         np.testing.assert_allclose(gathered, probabilities, rtol=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from xray_lightning.evaluation.operating_points import POINTS, Point, achieved, choose, net_benefit, operating_points
-from xray_lightning.evaluation.proportions import grouped_wilson
+from xray_lightning.evaluation.proportions import grouped_wilson, newcombe, wilson
 
 quick = settings(deadline=None, max_examples=80, database=None, derandomize=True)
 scored = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=60).filter(
@@ -147,7 +147,13 @@ def test_what_test_images_achieve() -> None:
                 "n_positive": (actual == c).sum(),
                 "n_negative": (actual != c).sum(),
             }
-            assert entry["gap"] == pytest.approx({share: shares[share] - promised[share] for share in promised})
+            counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
+            for share, (hits, misses) in counts.items():
+                there, here = wilson(point[hits], point[hits] + point[misses]), entry["test"][share]
+                bounds = newcombe(here["value"], (here["low"], here["high"]), promised[share], there)
+                found_gap = entry["gap"][share]
+                assert found_gap["value"] == pytest.approx(shares[share] - promised[share])
+                assert (found_gap["low"], found_gap["high"]) == pytest.approx(bounds)
 
 
 def test_intervals_are_wilsons_over_the_groups_of_the_images_that_count() -> None:
@@ -170,7 +176,9 @@ def test_shares_of_no_images_are_null() -> None:
     nothing = {"value": None, "low": None, "high": None}
     assert entry["test"]["sensitivity"] == entry["test"]["ppv"] == nothing
     assert entry["validation"] == {"sensitivity": None, "specificity": 0.75, "n_positive": 0, "n_negative": 4}
-    assert entry["gap"] == {"sensitivity": None, "specificity": 0.25}
+    gap = entry["gap"]
+    assert gap["sensitivity"] == nothing
+    assert gap["specificity"]["value"] == 0.25 and gap["specificity"]["low"] < 0 < gap["specificity"]["high"]
 
 
 @quick

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
-from xray_lightning.evaluation.proportions import design_effect, grouped_wilson, wilson
+from xray_lightning.evaluation.proportions import design_effect, grouped_wilson, newcombe, wilson
 
 quick = settings(deadline=None, database=None, derandomize=True)
 grouped_hits = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=60)
@@ -80,8 +80,20 @@ def test_design_effect_is_the_naive_one(rows: list[tuple[bool, int]]) -> None:
     hits, groups = parts(rows)
     effect = design_effect(hits, groups)
     assert effect == pytest.approx(naive_design_effect(hits, groups), rel=1e-12)
-    low, high = grouped_wilson(hits, groups) or (np.nan, np.nan)
-    assert (low, high) == pytest.approx(wilson(hits.mean() * len(hits) / effect, len(hits) / effect), abs=1e-12)
+    size = len(hits) / effect
+    if 0 < hits.mean() < 1 and len(set(groups)) > 1:
+        size *= (t(len(hits) - 1).ppf(0.975) / t(len(set(groups)) - 1).ppf(0.975)) ** 2
+    assert grouped_wilson(hits, groups) == pytest.approx(wilson(hits.mean() * size, size), abs=1e-9)
+
+
+@pytest.mark.parametrize(("patients", "images"), [(8, 10), (15, 6), (30, 4)])
+def test_of_few_patients_it_contains_the_truth_as_often_as_it_says(patients: int, images: int) -> None:
+    generator, inside = np.random.default_rng(0), []
+    groups = [f"patient {i // images}" for i in range(patients * images)]
+    for shares in generator.beta(0.8 * 2, 0.2 * 2, (1000, patients)):  # images of a patient correlate by 1/3
+        low, high = grouped_wilson(generator.random(len(groups)) < shares.repeat(images), groups) or (1.0, 0.0)
+        inside.append(low <= 0.8 <= high)
+    assert 0.925 <= np.mean(inside) <= 0.975
 
 
 def test_copies_of_an_image_are_worth_one_image() -> None:
@@ -89,7 +101,7 @@ def test_copies_of_an_image_are_worth_one_image() -> None:
     groups = [f"patient {i}" for i in range(40)]
     once = wilson(30, 40)
     copied = grouped_wilson(np.repeat(hits, 3), np.repeat(groups, 3).tolist())
-    assert copied == pytest.approx(once, abs=0.002)  # not quite: n - 1 counts copies
+    assert copied == pytest.approx(once, abs=0.01)  # not quite: n - 1 counts copies, and t knows of 40
     assert wilson(90, 120)[0] > once[0] + 0.04  # as if copies were independent
 
 
@@ -97,6 +109,28 @@ def test_where_all_hit_large_groups_count_as_one_image_each() -> None:
     hits, groups = np.ones(12, dtype=bool), [f"patient {i // 4}" for i in range(12)]
     assert grouped_wilson(hits, groups) == wilson(3, 3)
     assert grouped_wilson(hits, ["one patient"] * 12) == wilson(1, 1)
+
+
+def test_one_patient_counts_as_one_image() -> None:
+    assert grouped_wilson(np.arange(12) < 9, ["one patient"] * 12) == pytest.approx(wilson(0.75, 1))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((5, 56), (0, 29), (-0.0381, 0.1926)),
+    ],
+)
+def test_differences_are_those_of_newcombes_table(
+    first: tuple[int, int], second: tuple[int, int], expected: tuple[float, float]
+) -> None:
+    """Newcombe 1998, table II, method 10."""
+    (a, m), (b, n) = first, second
+    assert newcombe(a / m, wilson(a, m), b / n, wilson(b, n)) == pytest.approx(expected, abs=6e-5)
+    low, high = newcombe(b / n, wilson(b, n), a / m, wilson(a, m))
+    assert (-high, -low) == pytest.approx(expected, abs=6e-5)
 
 
 def test_order_does_not_matter() -> None:

@@ -1,5 +1,6 @@
 """What a checkpoint remembers of the images it was made with, so that it can say which others it has seen."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,13 @@ class Seen:
 
 def memory(collection: Collection, sides: Sequence[str]) -> dict[str, Any]:
     """Plain data and uint8 tensors for a checkpoint: images of each side by content, and the films and patients
-    of training and validation."""
+    of training and validation. Of films, 32 x 32 values of 4 bits; of patients, hashes in place of names."""
     positions = {side: [i for i, where in enumerate(sides) if where == side] for side in (TRAIN, VAL)}
     return {
         "images": {side: images_of(side, collection.rows, sides) for side in SIDES},
         "films": {side: torch.from_numpy(_packed(details(collection.thumbs[p]))) for side, p in positions.items()},
         "patients": {
-            side: sorted({collection.rows[i].patient for i in p} - {""}) for side, p in positions.items()
+            side: sorted({_hashed(collection.rows[i].patient) for i in p} - {""}) for side, p in positions.items()
         },
     }  # fmt: skip
 
@@ -72,9 +73,13 @@ def _known(
     remembered: Mapping[str, Any], side: str, rows: Sequence[Radiograph], films: np.ndarray, *, same_patients: bool
 ) -> np.ndarray:
     files = {image.split(" ")[0] for image in remembered["images"][side]}
-    people = set(remembered["patients"][side]) if same_patients else set()
-    told = np.array([row.digest in files or row.patient in people for row in rows], dtype=bool)
+    people = {*remembered["patients"][side]} if same_patients else set()
+    told = np.array([row.digest in files or _hashed(row.patient) in people for row in rows], dtype=bool)
     return told | _alike(films, remembered["films"][side])
+
+
+def _hashed(patient: str) -> str:
+    return hashlib.blake2b(patient.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest() if patient else ""
 
 
 def _alike(films: np.ndarray, packed: Tensor) -> np.ndarray:

@@ -27,13 +27,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs a and b: accuracy by McNemar, with the images that only one of them has right, and AUROC by DeLong."""
+    """Runs a and b: accuracy over patient groups, AUROC by DeLong, and McNemar's p of the images that only one of
+    them has right."""
 
     a: str
     b: str
     accuracy: Difference
     only_a: int
     only_b: int
+    mcnemar: float
     auroc: Difference
 
 
@@ -43,10 +45,11 @@ def compare(
     """Each pair of names of runs, whose probabilities are (N, classes), on labels (N,) of patient groups (N,).
 
     The AUROC is the positive class's for two classes and the mean over classes against the rest for more.
-    Intervals take the groups for what is independent, and so does the AUROC's p; McNemar's p is exact but takes
-    the images for it. Holm's adjustment is made over all pairs, for each of the two tests by itself.
-    Runs that predict the same differ by 0 with p 1. A class that no image or every image is of leaves the AUROC
-    undefined; a difference without any variation among the groups has neither interval nor DeLong's p.
+    Intervals and their p take the groups for what is independent. McNemar's p is exact, but takes the images for it:
+    of patients with several images it calls far too many differences real (bench/coverage.py). Holm's adjustment is
+    made over all pairs, for each of the two metrics by itself. Runs that predict the same differ by 0 with p 1. A class
+    that no image or every image is of leaves the AUROC undefined; a difference without any variation among the groups
+    has neither interval nor p, but for 0.
     """
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
     correct = {name: p.argmax(axis=1) == labels for name, p in runs.items()}
@@ -58,8 +61,8 @@ def compare(
         accuracy = _difference(*_mean_change(correct[a], correct[b], codes))
         i, j = place[a], place[b]
         auroc = _difference(float(aurocs[i] - aurocs[j]), influences[i] - influences[j])
-        found.append(Comparison(a, b, replace(accuracy, p=p), only_a, only_b, auroc))
-    accuracies, ranked = (_adjusted([getattr(c, test) for c in found]) for test in ("accuracy", "auroc"))
+        found.append(Comparison(a, b, accuracy, only_a, only_b, p, auroc))
+    accuracies, ranked = (_adjusted([getattr(c, metric) for c in found]) for metric in ("accuracy", "auroc"))
     return [replace(c, accuracy=x, auroc=y) for c, x, y in zip(found, accuracies, ranked, strict=True)]
 
 
@@ -77,7 +80,7 @@ def _difference(value: float, influence: np.ndarray) -> Difference:
         return Difference(None, None, None, None)
     error = sqrt(influence @ influence)
     if not value and not error:
-        return Difference(0.0, 0.0, 0.0, 1.0)
+        return Difference(0.0, None, None, 1.0)
     if not error or not isfinite(error):
         return Difference(value, None, None, None)
     p = erfc(abs(value) / error / sqrt(2))

@@ -1,6 +1,7 @@
 """What a run leaves of the images it is scored on: metrics.json, predictions.csv and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from matplotlib.figure import Figure
 from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.console import progress
 from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.seen import Seen
-from xray_lightning.data.splits import TEST
+from xray_lightning.data.splits import ALL, TEST
 from xray_lightning.environment import environment
 from xray_lightning.evaluation.calibration import temper
 from xray_lightning.evaluation.curves import decision_figure, precision_recall_figure, roc_figure
@@ -25,36 +25,38 @@ from xray_lightning.history import read_history
 from xray_lightning.models.classifier import XRayClassifier
 
 
-def judge(
-    model: XRayClassifier,
-    data: XRayDataModule,
-    trainer: Trainer,
-    folder: Path,
-    *,
-    split: str = TEST,
-    seen: Seen | None = None,
-    figures: bool = True,
-) -> dict[str, Any]:
-    """Scores the test side of `data` once and writes all that tells of it; returns the content of metrics.json.
+@dataclass(frozen=True)
+class Judged:
+    """A record, and what it was made of: catalog positions (N,) and uncalibrated probabilities (N, classes)."""
 
-    Without `figures`, numbers alone.
-    """
+    record: dict[str, Any]
+    rows: np.ndarray
+    raw: np.ndarray
+
+
+def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path, **about: Any) -> Judged:
+    """Scores the test side of `data` once and writes metrics.json and predictions.csv. `about` is for `test_record`."""
     trainer.test(model, datamodule=data, verbose=False)
     raw, labels = model.test_metrics.gathered()
     order = data.rows_of(TEST)
     rows = np.concatenate([order[rank :: trainer.world_size] for rank in range(trainer.world_size)])
-    about = environment(model.device, str(trainer.precision))
-    record = test_record(data, model, rows, raw, labels, split=split, seen=seen, environment=about)
+    sorting = rows.argsort()  # so that runs on other numbers of devices can be compared image by image
+    rows, raw, labels = rows[sorting], raw[sorting], labels[sorting]
+    where = environment(model.device, str(trainer.precision))
+    record = test_record(data, model, rows, raw, labels, **about, environment=where)
     if trainer.is_global_zero:
         _write_predictions(folder / "predictions.csv", data, rows, record, raw)
         write_json(folder / "metrics.json", record)
-    if figures and trainer.is_global_zero:
-        history = read_history(folder / "history.csv")
-        drawn = _figures(history, data, model, rows, record, raw)
-        for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):
-            save_figure(figure, folder / "figures" / f"{name}.png")
-            log_figure(trainer, name, figure)
-    return record
+    return Judged(record, rows, raw)
+
+
+def illustrate(judged: Judged, model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path) -> None:
+    """Draws the figures of a record, into its folder and for TensorBoard."""
+    history = read_history(folder / "history.csv")
+    drawn = _figures(history, data, model, judged.rows, judged.record, judged.raw)
+    for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):
+        save_figure(figure, folder / "figures" / f"{name}.png")
+        log_figure(trainer, name, figure)
 
 
 def _write_predictions(
@@ -75,7 +77,8 @@ def _figures(
     raw: np.ndarray,
 ) -> Iterator[tuple[str, Figure]]:
     """Each figure with its name, drawn when it is asked for."""
-    title = f"{record['dataset']}, {record['model']}, {record['n']} {record['split']} images"
+    side = "" if record["split"] == ALL else f"{record['split']} "
+    title = f"{record['dataset']}, {record['model']}, {record['n']} {side}images"
     title += f"\n{', '.join(record['notes'])}" * bool(record["notes"])
     classes, per_class, points = record["classes"], record["per_class"], record["operating_points"]
     p = temper(raw, record["calibration"]["temperature"])

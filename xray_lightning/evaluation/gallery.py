@@ -11,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from xray_lightning.data.pixels import Images
 from xray_lightning.evaluation.explain import grad_cam, least_certain, most_wrong
+from xray_lightning.evaluation.figures import wrapped
 from xray_lightning.models.classifier import XRayClassifier
 
 SHOWN = 8  # images a gallery
@@ -74,6 +75,7 @@ def gallery_figure(
     """
     lines = max(1, -(-len(images) // PAIRS))
     legend = 0.75 if maps is not None and len(images) else 0.05
+    title = wrapped(title, WIDTH)
     head = 0.3 + 0.22 * (title.count("\n") + 1)
     heights = [head, PAIR_HEIGHT * lines if len(images) else 0.8, legend]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")

@@ -1,7 +1,7 @@
 """The 95 % interval of every metric, by methods chosen for how often they contain a known truth (bench/coverage.py).
 
 Proportions have Wilson's interval with a design effect. All else is by the bootstrap over patient groups: the expected
-calibration error by shifted percentiles, the rest by BCa (Efron, "Better bootstrap confidence intervals", 1987).
+calibration error by percentiles less its bias, the rest by BCa (Efron, "Better bootstrap confidence intervals", 1987).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from xray_lightning.evaluation.weighted import WeightedMetrics
 
 METHOD = (
     "Wilson with design effect for proportions, for the rest BCa bootstrap over patient groups "
-    "(ECE: shifted percentiles)"
+    "(ECE: percentiles less its bias)"
 )
 MOST_BIAS = 1.0  # in standard errors; an acceleration is at most 1/6, so BCa's denominator stays above a half
 ROUNDING = 1e-10  # below the steps of any metric of fewer than 10^5 images
@@ -28,8 +28,8 @@ class Intervals:
     """By metric, and for each class of K: low and high, which contain the metric's value, or None.
 
     None is what the images do not tell: where there is no image to take a share of, where fewer than 95 % of the
-    resamples define the metric, and where all resamples agree, as those of one patient or of an AUROC of 1 do. Such
-    an interval would have no width, and so claim a certainty that no number of images gives.
+    resamples define the metric, and where all resamples agree, or all but a few, as those of one patient or of an AUROC
+    of 1 do. Such an interval would have no width, and so claim a certainty that no number of images gives.
     """
 
     scalars: dict[str, Bounds | None]
@@ -98,15 +98,14 @@ def bca(values: np.ndarray, value: float, left_out: np.ndarray, level: float = L
     where that lies outside.
     """
     finite = defined(values)
-    if finite is None or not np.isfinite(value) or np.ptp(finite) <= ROUNDING:
+    if finite is None or not np.isfinite(value):
         return None
     below, above = np.mean(finite < value - ROUNDING), np.mean(finite > value + ROUNDING)
     z0, acceleration = float(ndtri((1 + below - above) / 2)), _acceleration(left_out)
     if abs(z0) > MOST_BIAS or np.isnan(acceleration):
         z0, acceleration = 0.0, 0.0
     z = z0 + ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(finite, ndtr(z0 + z / (1 - acceleration * z)))
-    return min(float(low), value), max(float(high), value)
+    return _reaching(value, np.quantile(finite, ndtr(z0 + z / (1 - acceleration * z))))
 
 
 def _acceleration(left_out: np.ndarray) -> float:
@@ -117,14 +116,23 @@ def _acceleration(left_out: np.ndarray) -> float:
 
 
 def shifted_percentiles(values: np.ndarray, value: float, level: float = LEVEL) -> Bounds | None:
-    """The percentiles of `values` (B,), shifted so that their mean is the value, of a metric that is at least 0.
+    """The percentiles of `values` (B,) less twice their bias, at least 0 and reaching up to the value: for the expected
+    calibration error, which noise only raises.
 
-    For the expected calibration error: a resample adds as much noise to it as the sample has, and noise only raises
-    it, so its resamples lie above its value. The value has the sample's own bias still. None as in `Intervals`.
+    A resample adds about as much noise as the sample has, so the resamples' mean lies as far above the value as the
+    value above the truth: 2 value - mean is near the truth, and what the percentiles are centred on. In simulations of
+    100 and 624 images it contains the error of an overconfident model in about 92 % of test sets, but that of a
+    perfectly calibrated one, which is 0, in only about half: a low end above 0 does not prove a fault. None as in
+    `Intervals`.
     """
     finite = defined(values)
-    if finite is None or not np.isfinite(value) or np.ptp(finite) <= ROUNDING:
+    if finite is None or not np.isfinite(value):
         return None
-    shifted = np.clip(finite - finite.mean() + value, 0, None)
-    low, high = np.quantile(shifted, [(1 - level) / 2, (1 + level) / 2])
-    return min(float(low), value), max(float(high), value)
+    shifted = np.clip(finite - 2 * (finite.mean() - value), 0, None)
+    return _reaching(value, np.quantile(shifted, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def _reaching(value: float, ends: np.ndarray) -> Bounds | None:
+    """From the lower end to the upper one, and to the value where that lies outside. None without a width."""
+    low, high = min(float(ends[0]), value), max(float(ends[1]), value)
+    return (low, high) if high - low > ROUNDING else None

@@ -27,28 +27,29 @@ SCALARS = (
     "macro_precision",
     "macro_f1",
 )
-PER_CLASS = ("recall", "precision", "f1", "specificity", "auroc", "auprc")
+RANKING = ("auroc", "auprc")
+WEIGHTED = ("recall", "precision", "f1")  # by class frequency, for more than two classes
+PER_CLASS = (*WEIGHTED, "specificity", *RANKING)
 CALIBRATION_BINS = 15
 
 
 def per_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Each metric of PER_CLASS, one class against the rest: (classes,) float. Decisions are the likeliest class."""
+    """Each metric of PER_CLASS, one class against the rest: (classes,) float. Decisions are the likeliest class.
+
+    A class without images has no recall and no F1, and one of all images no specificity: they are NaN, as the ranking
+    metrics of both are. The precision of a class that is never predicted is 0.
+    """
     matrix = confusion_matrix(probabilities, labels).double()
     hits, actual, predicted = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
     others = len(labels) - actual
     return {
-        "recall": _ratio(hits, actual),
-        "precision": _ratio(hits, predicted),
-        "f1": _ratio(2 * hits, actual + predicted),
-        "specificity": _ratio(others - (predicted - hits), others),
+        "recall": hits / actual,
+        "precision": hits / predicted.clamp_min(1),
+        "f1": 2 * hits / torch.where(actual > 0, actual + predicted, 0),
+        "specificity": (others - (predicted - hits)) / others,
         "auroc": _of_mixed(tm.binary_auroc, probabilities, labels),
         "auprc": _of_mixed(tm.binary_average_precision, probabilities, labels),
     }
-
-
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 0 where there is nothing to divide by, as scikit-learn has it."""
-    return part / whole.clamp_min(1)
 
 
 def _of_mixed(metric: Callable[..., Tensor], probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -77,7 +78,9 @@ def scalar_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Each metric of SCALARS for probabilities (N, classes) and labels (N,).
 
     recall, precision, f1, specificity, auroc and auprc are the positive class's for two classes. For more,
-    the first three are weighted by class frequency and the others are macro averages. brier is the mean
+    the first three are weighted by class frequency and the others are macro averages. Balanced accuracy and macro
+    averages are over the classes that have images, as scikit-learn's balanced accuracy is; those of the ranking metrics
+    are NaN unless all classes have. brier is the mean
     squared error of the positive probability for two classes, summed over classes for more. ece takes the
     likeliest class's probability in 15 equal bins (Guo et al., "On Calibration of Modern Neural Networks",
     2017). log_loss is in nats.
@@ -85,22 +88,23 @@ def scalar_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     probabilities = probabilities.double()
     k = probabilities.shape[1]
     each = per_class_metrics(probabilities, labels)
+    count = labels.bincount(minlength=k)
+    present = {n: v if n in RANKING else v[count > 0] for n, v in each.items()}
     if k == 2:
         reference = {name: values[1] for name, values in each.items()}
     else:
-        share = labels.bincount(minlength=k) / len(labels)
-        averaged = ("recall", "precision", "f1")
-        reference = {n: (v * share).sum() if n in averaged else v.mean() for n, v in each.items()}
+        share = count[count > 0] / len(labels)
+        reference = {n: (v * share).sum() if n in WEIGHTED else v.mean() for n, v in present.items()}
     errors = (probabilities - torch.nn.functional.one_hot(labels, k)).square().sum(dim=1)
     chosen = probabilities.gather(1, labels[:, None]).squeeze(1)
     values = reference | {
         "accuracy": (probabilities.argmax(dim=1) == labels).double().mean(),
-        "balanced_accuracy": each["recall"].mean(),
+        "balanced_accuracy": present["recall"].mean(),
         "mcc": tm.multiclass_matthews_corrcoef(probabilities, labels, k),
         "log_loss": -chosen.clamp_min(torch.finfo(torch.float32).eps).log().mean(),
         "brier": errors.mean() / (2 if k == 2 else 1),
         "ece": calibration_error(probabilities, labels),
-        **{f"macro_{name}": each[name].mean() for name in ("recall", "precision", "f1")},
+        **{f"macro_{name}": present[name].mean() for name in WEIGHTED},
     }
     return {name: values[name] for name in SCALARS}
 
@@ -133,7 +137,8 @@ class ClassificationMetrics(Metric):
         self.labels.append(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        return scalar_metrics(dim_zero_cat(self.logits).softmax(dim=1), dim_zero_cat(self.labels))
+        logits, labels = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.labels).cpu()  # MPS has no float64
+        return scalar_metrics(logits.double().softmax(dim=1), labels)
 
     def gathered(self) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (N, classes) float64, so that small ones are kept, and labels (N,), process after process."""

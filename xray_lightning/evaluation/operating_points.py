@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from xray_lightning.evaluation.proportions import grouped_wilson
+from xray_lightning.evaluation.proportions import grouped_wilson, newcombe, wilson
 
 POINTS = ("default", "sensitivity_95", "sensitivity_98", "balanced")
 Point = dict[str, float]
+Share = tuple[float, tuple[float, float]]  # and its interval
 
 
 def choose(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, Point]]:
@@ -86,10 +87,12 @@ def achieved(point: Mapping[str, float], p: np.ndarray, positive: np.ndarray, gr
     """A point's threshold, what validation promised, what test images give, and the gap: test less validation.
 
     p (N,) and positive (N,) bool are the test images'. Test's shares have 95 % intervals that respect groups (N,).
-    A share of no images is None. Everything can be written as JSON.
+    A gap has Newcombe's, from test's and from Wilson's of validation. Of validation's images only counts are left, no
+    patients, so each counts as independent there: where patients have several, that makes gaps look surer than they
+    are. What no images tell is None. Everything can be written as JSON.
     """
     m, n = point["tp"] + point["fn"], point["tn"] + point["fp"]
-    promised = {"sensitivity": point["tp"] / m if m else None, "specificity": point["tn"] / n if n else None}
+    promised = {"sensitivity": _promised(point["tp"], m), "specificity": _promised(point["tn"], n)}
     called = p >= point["threshold"]
     names = np.asarray(groups)
     test = {
@@ -100,21 +103,30 @@ def achieved(point: Mapping[str, float], p: np.ndarray, positive: np.ndarray, gr
     }
     return {
         "threshold": point["threshold"],
-        "validation": {**promised, "n_positive": m, "n_negative": n},
-        "test": test,
-        "gap": {name: _gap(test[name]["value"], share) for name, share in promised.items()},
+        "validation": {name: share and share[0] for name, share in promised.items()}
+        | {"n_positive": m, "n_negative": n},
+        "test": {name: _written(share) for name, share in test.items()},
+        "gap": {name: _written(_gap(test[name], share)) for name, share in promised.items()},
     }
 
 
-def _gap(test: float | None, validation: float | None) -> float | None:
-    return None if test is None or validation is None else test - validation
+def _promised(hits: float, n: float) -> Share | None:
+    return (hits / n, wilson(hits, n)) if n else None
 
 
-def _share(hits: np.ndarray, among: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
-    """The share of hits (N,) among the images (N,) that count, with its interval."""
+def _share(hits: np.ndarray, among: np.ndarray, groups: np.ndarray) -> Share | None:
+    """The share of hits (N,) among the images (N,) that count."""
     chosen = hits[among]
-    value = float(chosen.mean()) if len(chosen) else None
-    low, high = grouped_wilson(chosen, groups[among].tolist()) or (None, None)
+    bounds = grouped_wilson(chosen, groups[among].tolist())
+    return (float(chosen.mean()), bounds) if bounds else None
+
+
+def _gap(test: Share | None, validation: Share | None) -> Share | None:
+    return (test[0] - validation[0], newcombe(*test, *validation)) if test and validation else None
+
+
+def _written(share: Share | None) -> dict[str, float | None]:
+    value, (low, high) = share or (None, (None, None))
     return {"value": value, "low": low, "high": high}
 
 

@@ -19,6 +19,8 @@ OF_MANY = ("sensitivity_95",)  # points shown of each class where there are more
 
 def show_promises(record: Mapping[str, Any]) -> None:
     """Prints each operating point of a record with its sensitivity and specificity, and how well calibrated it is."""
+    if "operating_points" not in record:  # of a run before there were any
+        return
     title = "Operating points, fixed on validation: what it promised -> what these images gave (95 % interval)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")

@@ -1,9 +1,10 @@
 """Intervals of proportions, such as a sensitivity: Wilson's, also where images come in patient groups."""
 
 from collections.abc import Sequence
+from math import hypot
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -23,16 +24,32 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
 def grouped_wilson(hits: np.ndarray, groups: Sequence[str], level: float = LEVEL) -> tuple[float, float] | None:
     """Wilson's interval of the share of hits (n,) bool, for as many independent images as these groups are worth.
 
-    The sample size is divided by the design effect (Korn and Graubard, "Confidence intervals for proportions with
-    small expected number of positive counts estimated from survey data", 1998; Dean and Pagano, "Evaluating confidence
-    interval methods for binomial proportions in clustered surveys", 2015). For groups of one image it is `wilson`.
-    None where there are no images.
+    The sample size is divided by the design effect, and as that is an estimate from G groups, multiplied by the square
+    of Student's t for n - 1 degrees of freedom over that for G - 1 (Korn and Graubard, "Confidence intervals for
+    proportions with small expected number of positive counts estimated from survey data", 1998; Dean and Pagano,
+    "Evaluating confidence interval methods for binomial proportions in clustered surveys", 2015). Where the design
+    effect is none of these images (all or none hit, or there is one group) it is a bound, and stands alone: one group
+    counts as one image. For groups of one image it is `wilson`. None where there are no images.
     """
     n = len(hits)
     if n == 0:
         return None
+    p, clusters = float(np.mean(hits)), len(set(groups))
     effective = n / design_effect(hits, groups)
-    return wilson(float(np.mean(hits)) * effective, effective, level)
+    if 0 < p < 1 and clusters > 1:
+        high = (1 + level) / 2
+        effective *= float(stdtrit(n - 1, high) / stdtrit(clusters - 1, high)) ** 2
+    return wilson(p * effective, effective, level)
+
+
+def newcombe(
+    first: float, of_first: tuple[float, float], second: float, of_second: tuple[float, float]
+) -> tuple[float, float]:
+    """The interval of first - second, two proportions of independent images, from their Wilson intervals (Newcombe,
+    "Interval estimation for the difference between independent proportions", 1998, method 10)."""
+    (low1, high1), (low2, high2) = of_first, of_second
+    value = first - second
+    return value - hypot(first - low1, high2 - second), value + hypot(high1 - first, second - low2)
 
 
 def design_effect(hits: np.ndarray, groups: Sequence[str]) -> float:

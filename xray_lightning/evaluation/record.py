@@ -9,7 +9,7 @@ import torch
 
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.seen import Seen
-from xray_lightning.data.splits import ALL, TEST
+from xray_lightning.data.splits import ALL, TEST, VAL
 from xray_lightning.evaluation.bootstrap import RESAMPLES
 from xray_lightning.evaluation.calibration import temper
 from xray_lightning.evaluation.intervals import METHOD, Bounds, calibration_intervals, intervals
@@ -52,7 +52,7 @@ def test_record(
     return {
         "dataset": data.name,
         "model": model.name,
-        "seed": data.seed if own else None,
+        "seed": data.seed if own else model.card["data"]["arguments"].get("seed"),
         "split": split,
         "n": len(labels),
         "groups": len(members),
@@ -121,7 +121,7 @@ def _notes(data: XRayDataModule, model: XRayClassifier, split: str, seen: Seen |
     """What a reader must know before believing a score; shown wherever the scores are."""
     notes = ["synthetic radiographs"] if data.synthetic else []
     if seen is None and split != TEST:
-        notes.append(f"scored on its own {split} images")
+        notes.append(f"scored on its own {'validation' if split == VAL else 'training'} images")
     if seen is not None:
         whole = "" if split == ALL else f" ({split})"
         notes += [f"trained on {model.card['data']['arguments']['name']} and scored on {data.name}{whole}"]

@@ -58,6 +58,9 @@ class Row:
     @property
     def setting(self) -> str:
         """What its name tells besides data set, model and seed: whatever else a sweep varies."""
+        if ckpt := (self.record or {}).get("checkpoint"):  # of test.py: the run that it comes from
+            path = Path(ckpt)
+            return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
         prefix = f"{slug(self.dataset)}_{slug(self.model)}_s{self.seed}_"
         return self.run[len(prefix) :] if self.run.startswith(prefix) else ""
 

@@ -1,6 +1,7 @@
 """The runs of a sweep against each other: comparisons.csv, and figures of them side by side."""
 
 import csv
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from xray_lightning.evaluation.figures import save_figure
 from xray_lightning.evaluation.forest import ForestRow, RunScores, forest_figure, sweep_roc_figure
 from xray_lightning.evaluation.table import Row
 
+log = logging.getLogger(__name__)
+MOST_DRAWN = 30  # runs in a figure; of more, those that validation prefers
 ALL_PAIRS = 6  # runs of one test set that are all compared; of more, each with the one that validation prefers
 COLUMNS = (
     "dataset", "a", "b",
-    "accuracy_difference", "accuracy_low", "accuracy_high",
-    "only_a_right", "only_b_right", "mcnemar_p", "mcnemar_p_holm",
+    "accuracy_difference", "accuracy_low", "accuracy_high", "accuracy_p", "accuracy_p_holm",
+    "only_a_right", "only_b_right", "mcnemar_p",
     "auroc_difference", "auroc_low", "auroc_high", "delong_p", "delong_p_holm",
 )  # fmt: skip
 
@@ -55,10 +58,11 @@ def read_predictions(folder: Path, row: Row) -> Scored | None:
         with (folder / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *lines = csv.reader(file)
             if header[3:] != classes or len(lines) != record["n"]:
-                return None
+                raise ValueError("it is not of metrics.json")
             labels = np.array([classes.index(line[2]) for line in lines])
             probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
-    except (OSError, ValueError, IndexError, csv.Error):
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        log.warning("%s is left out of comparisons: predictions.csv cannot be used (%s)", folder.name, error)
         return None
     images = (tuple(classes), *(tuple(line[:3]) for line in lines))
     return Scored(row, probabilities, labels, tuple(line[1] for line in lines), images)
@@ -76,7 +80,7 @@ def _compared(runs: Sequence[Scored]) -> Iterator[list[Any]]:
     names = [run.row.run for run in runs]
     pairs = list(combinations(names, 2))
     if len(runs) > ALL_PAIRS:
-        best = min(runs, key=_validation_loss).row.run
+        best = min(runs, key=lambda run: _validation_loss(run.row)).row.run
         pairs = [(best, name) for name in names if name != best]
     if not pairs:
         return
@@ -84,28 +88,34 @@ def _compared(runs: Sequence[Scored]) -> Iterator[list[Any]]:
     probabilities = {run.row.run: run.probabilities for run in runs}
     for found in compare(probabilities, first.labels, first.groups, pairs):
         accuracy, auroc = _cells(found.accuracy), _cells(found.auroc)
-        only = [found.only_a, found.only_b]
-        yield [first.row.dataset, found.a, found.b, *accuracy[:3], *only, *accuracy[3:], *auroc]
+        only = [found.only_a, found.only_b, found.mcnemar]
+        yield [first.row.dataset, found.a, found.b, *accuracy, *only, *auroc]
 
 
 def _cells(d: Difference) -> list[float | None]:
     return [d.value, d.low, d.high, d.p, d.adjusted]
 
 
-def _validation_loss(run: Scored) -> float:
+def _validation_loss(row: Row) -> float:
     """Of the chosen epoch: what to compare with is not chosen on test."""
-    assert run.row.record is not None
-    loss = (run.row.record.get("validation") or {}).get("log_loss")
+    loss = ((row.record or {}).get("validation") or {}).get("log_loss")
     return float("inf") if loss is None else loss
 
 
+def _of(drawn: Sequence[object], every: Sequence[object]) -> str:
+    return f"\n{len(drawn)} of {len(every)} runs, by validation log-loss" if len(drawn) < len(every) else ""
+
+
 def _figures(name: str, done: Sequence[Row], sets: Sequence[Sequence[Scored]]) -> Iterator[tuple[str, Figure]]:
-    title = f"{name}: test scores with 95 % intervals"
-    lines = [ForestRow(r.dataset, r.label, r.record["metrics"], r.record["reference"]) for r in done if r.record]
+    drawn = sorted(done, key=_validation_loss)[:MOST_DRAWN]
+    title = f"{name}: test scores with 95 % intervals{_of(drawn, done)}"
+    shown = [r for r in done if r in drawn]
+    lines = [ForestRow(r.dataset, r.label, r.record["metrics"], r.record["reference"]) for r in shown if r.record]
     if lines:
         yield "scores", forest_figure(lines, title)
     several = [runs for runs in sets if len(runs) > 1]
-    for number, runs in enumerate(several):
+    for number, every in enumerate(several):
+        runs = sorted(every, key=lambda run: _validation_loss(run.row))[:MOST_DRAWN]
         dataset, classes = runs[0].row.dataset, runs[0].images[0]
         curves = [
             RunScores(run.row.kind, run.probabilities, run.labels, (run.row.record or {})["metrics"]["auroc"])
@@ -113,4 +123,4 @@ def _figures(name: str, done: Sequence[Row], sets: Sequence[Sequence[Scored]]) -
         ]
         same = [r[0].row.dataset for r in several].count(dataset) > 1  # as after a change of split_seed
         name = f"roc_{slug(dataset)}" + f"_{number}" * same
-        yield name, sweep_roc_figure(curves, classes, f"{dataset}, {len(runs[0].labels)} test images")
+        yield name, sweep_roc_figure(curves, classes, f"{dataset}, {len(runs[0].labels)} images{_of(runs, every)}")

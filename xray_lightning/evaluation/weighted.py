@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xray_lightning.evaluation.metrics import CALIBRATION_BINS, PER_CLASS, SCALARS
+from xray_lightning.evaluation.metrics import CALIBRATION_BINS, PER_CLASS, RANKING, SCALARS, WEIGHTED
 
 EPS = np.finfo(np.float32).eps
 
@@ -63,7 +63,11 @@ class Ranking:
 
 class WeightedMetrics:
     """Metrics of probabilities (N, K) and labels (N,) as functions of weights (B, G): whole numbers, of which none may
-    be all 0, for each of the G groups in order of their names."""
+    be all 0, for each of the G groups in order of their names.
+
+    Balanced accuracy and macro averages are over the classes of the labels, so that all weights judge the same ones:
+    NaN for weights that leave none of such a class's images.
+    """
 
     def __init__(self, probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> None:
         names, group_index = np.unique(np.asarray(groups), return_inverse=True)
@@ -77,6 +81,7 @@ class WeightedMetrics:
         of_images[:, k * k + 1] = np.square(probabilities - np.eye(k)[labels]).sum(axis=1) / (2 if k == 2 else 1)
         of_images[rows, k * k + 2 + bins] = confidence - (predicted == labels)
         self.classes, self.groups = k, len(names)
+        self.present = np.unique(labels)
         self.sums = np.zeros((len(names), of_images.shape[1]))
         np.add.at(self.sums, group_index, of_images)
         self.rankings = [Ranking(probabilities[:, c], labels == c, group_index) for c in range(k)]
@@ -89,12 +94,18 @@ class WeightedMetrics:
         each = _decided(matrix)
         areas = [ranking.areas(weights) for ranking in self.rankings]
         each["auroc"], each["auprc"] = (np.stack(values, axis=1) for values in zip(*areas, strict=True))
-        values = _averaged(each, matrix.sum(axis=2) / n[:, None]) | {
+        actual = matrix.sum(axis=2)
+        complete = np.where((actual[:, self.present] > 0).all(axis=1), 1.0, np.nan)
+        macro = {
+            name: (v if name in RANKING else v[:, self.present]).mean(axis=1) * complete for name, v in each.items()
+        }
+        averages = {name: v[:, 1] for name, v in each.items()} if k == 2 else macro | _by_share(each, actual)
+        values = averages | {
             "accuracy": np.trace(matrix, axis1=1, axis2=2) / n,
-            "balanced_accuracy": each["recall"].mean(axis=1),
+            "balanced_accuracy": macro["recall"],
             "mcc": _matthews(matrix),
             **self.calibration(weights).scalars,
-            **{f"macro_{name}": each[name].mean(axis=1) for name in ("recall", "precision", "f1")},
+            **{f"macro_{name}": macro[name] for name in WEIGHTED},
         }
         return Weighted({name: values[name] for name in SCALARS}, {name: each[name] for name in PER_CLASS})
 
@@ -108,25 +119,23 @@ class WeightedMetrics:
 
 
 def _decided(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics (B, K) that confusion matrices (B, K, K) define; 0 where there is nothing to divide by."""
+    """Of each class, by confusion matrices (B, K, K): the metrics (B, K) that need no ranking."""
     hits = np.diagonal(matrix, axis1=1, axis2=2)
     actual, predicted = matrix.sum(axis=2), matrix.sum(axis=1)
     others = actual.sum(axis=1, keepdims=True) - actual
-    ratios = {
-        "recall": (hits, actual),
-        "precision": (hits, predicted),
-        "f1": (2 * hits, actual + predicted),
-        "specificity": (others - (predicted - hits), others),
+    of_class, of_others = (np.where(count > 0, count, np.nan) for count in (actual, others))
+    return {
+        "recall": hits / of_class,
+        "precision": hits / np.maximum(predicted, 1),
+        "f1": 2 * hits / (of_class + predicted),
+        "specificity": (others - (predicted - hits)) / of_others,
     }
-    return {name: part / np.maximum(whole, 1) for name, (part, whole) in ratios.items()}
 
 
-def _averaged(each: dict[str, np.ndarray], share: np.ndarray) -> dict[str, np.ndarray]:
-    """Over classes, (B,): the positive class's of two; of more, weighted by their share (B, K) or macro averages."""
-    if share.shape[1] == 2:
-        return {name: values[:, 1] for name, values in each.items()}
-    weighted = ("recall", "precision", "f1")
-    return {n: (v * share).sum(axis=1) if n in weighted else v.mean(axis=1) for n, v in each.items()}
+def _by_share(each: dict[str, np.ndarray], actual: np.ndarray) -> dict[str, np.ndarray]:
+    """Averages (B,) that are weighted by each class's images (B, K); a class without any has no part in them."""
+    parts = {name: np.where(actual > 0, each[name], 0) * actual for name in WEIGHTED}
+    return {name: part.sum(axis=1) / actual.sum(axis=1) for name, part in parts.items()}
 
 
 def _matthews(matrix: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from xray_lightning.data.batches import Batch
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.calibration import fit_temperature, temper
-from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics, number
+from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics, number, scalar_metrics
 from xray_lightning.evaluation.operating_points import choose
 from xray_lightning.models.features import ImageSource
 
@@ -122,9 +122,10 @@ class XRayClassifier(LightningModule, ABC):
         self.val_metrics.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        values = self.val_metrics.compute()
-        self._calibrate(*self.val_metrics.gathered(), values)
+        probabilities, labels = self.val_metrics.gathered()
         self.val_metrics.reset()
+        values = scalar_metrics(torch.from_numpy(probabilities), torch.from_numpy(labels))
+        self._calibrate(probabilities, labels, values)
         scores = ", ".join(f"{name} {values[name]:.4f}" for name in ("log_loss", "accuracy", "auroc"))
         log.debug("epoch %d, validation: %s", self.current_epoch, scores)
         for metric in SCALARS:

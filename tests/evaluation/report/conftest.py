@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xray_lightning.evaluation.intervals import METHOD
+
 FIGURES = ("confusion_matrix", "roc", "reliability", "learning_curves", "most_wrong")
 CLASSES = {"pneumonia": ["NORMAL", "PNEUMONIA"], "covid": ["Covid", "Healthy", "Lung_infection", "Pneumonia"]}
 METRICS = (
@@ -17,7 +19,7 @@ METRICS = (
 PER_CLASS = ("recall", "precision", "f1", "specificity", "auroc", "auprc")
 POINTS = ("default", "sensitivity_95", "sensitivity_98", "balanced")
 COMPARISONS = (
-    "dataset,a,b,accuracy_difference,accuracy_low,accuracy_high,mcnemar_p,mcnemar_p_holm,"
+    "dataset,a,b,accuracy_difference,accuracy_low,accuracy_high,accuracy_p,accuracy_p_holm,mcnemar_p,"
     "auroc_difference,auroc_low,auroc_high,delong_p,delong_p_holm\n"
 )
 
@@ -35,7 +37,8 @@ class Maker:
 
     def points(self) -> dict[str, Any]:
         side = {"sensitivity": 0.95, "specificity": 0.9, "n_positive": 60, "n_negative": 40}
-        gap = {"sensitivity": -0.01234, "specificity": 0.05}
+        gap = {"sensitivity": {"value": -0.01234, "low": -0.05, "high": 0.03}}
+        gap["specificity"] = {"value": 0.05, "low": 0.01, "high": 0.09}
         test = ("sensitivity", "specificity", "ppv", "npv")
         return {
             p: {"threshold": float(self.random.uniform()), "validation": side, "test": {m: self.v() for m in test},
@@ -53,7 +56,7 @@ class Maker:
             "classes": classes, "positive": positive, "metrics": {m: self.v() for m in METRICS},
             "per_class": {c: {"n": sum(matrix[i]), **{m: self.v() for m in PER_CLASS}} for i, c in enumerate(classes)},
             "confusion_matrix": matrix,
-            "interval": {"level": 0.95, "method": "percentile bootstrap over patient groups", "resamples": 2000,
+            "interval": {"level": 0.95, "method": METHOD, "resamples": 2000,
                          "groups": 77},
             "calibration": {"temperature": 1.31, "before": {m: self.v() for m in scores},
                             "after": {m: self.v() for m in scores}},
@@ -86,7 +89,7 @@ class Maker:
         return folder
 
     def compare(self, dataset: str, a: str, b: str) -> None:
-        line = f"{dataset},{a},{b},-0.034,-0.06,-0.01,0.0123,0.0246,0.011,-0.002,0.024,0.0004,0.0008\n"
+        line = f"{dataset},{a},{b},-0.034,-0.06,-0.01,0.0123,0.0246,0.0087,0.011,-0.002,0.024,0.0004,0.0008\n"
         (self.root / "comparisons.csv").write_text(COMPARISONS + line)
 
 

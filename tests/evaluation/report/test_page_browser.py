@@ -91,11 +91,33 @@ def test_figures_are_there_and_described(page: Any) -> None:
     assert all(width > 0 and alt > 20 for width, alt in images)
 
 
-def test_an_enlarged_figure_opens_and_closes(page: Any) -> None:
-    page.locator(".enlarge").first.click()
-    assert page.locator("dialog img").is_visible()
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_an_enlarged_figure_opens_and_closes_by_keyboard(page: Any, key: str) -> None:
+    button = page.locator(".enlarge").nth(1)
+    button.focus()
+    page.keyboard.press(key)
+    image = page.locator("dialog img")
+    assert image.is_visible()
+    assert image.get_attribute("alt") == page.locator("figure img").nth(1).get_attribute("alt")
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
+    assert button.evaluate("b => b === document.activeElement")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(390, 1), (1280, 2), (2400, 2)])
+def test_figures_stand_in_two_columns_at_most_and_galleries_span_them(page: Any, width: int, columns: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    grid = page.locator("details.run[open] .figures")
+    assert len(grid.evaluate("g => getComputedStyle(g).gridTemplateColumns").split()) == columns
+    gallery = grid.locator("figure.gallery")
+    assert gallery.count() == 1
+    assert gallery.evaluate("f => f.offsetWidth") == grid.evaluate("g => g.clientWidth")
+
+
+def test_an_interval_stays_on_one_line(page: Any) -> None:
+    page.set_viewport_size({"width": 320, "height": 800})
+    lines = page.evaluate("[...document.querySelectorAll('.unbroken')].map(s => s.getClientRects().length)")
+    assert len(lines) > 8 and set(lines) == {1}
 
 
 @pytest.mark.parametrize("by", ["click", "Enter", "Space"])

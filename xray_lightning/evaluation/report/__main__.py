@@ -6,22 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
+from xray_lightning.evaluation.runs import gather
+from xray_lightning.evaluation.table import write_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes again what is made of a folder's files, and prints where the report lies. The exit status: 0, or 1 where
+    a folder is none of a run or a sweep."""
     parser = argparse.ArgumentParser(
-        prog="python -m xray_lightning.evaluation.report", description="Writes report.html of runs and sweeps again."
+        prog="python -m xray_lightning.evaluation.report",
+        description="Writes report.html of runs and sweeps again, with a run's MODEL_CARD.md and a sweep's tables.",
     )
     parser.add_argument("folder", nargs="+", type=Path, help="a run folder, or a sweep's: outputs/sweeps/<name>")
     status = 0
     for folder in parser.parse_args(arguments).folder:
         try:
+            _refresh(folder)
             print(write_report(folder))
         except XRayError as error:
             print(f"Error: {error}", file=sys.stderr)
             status = 1
     return status
+
+
+def _refresh(folder: Path) -> None:
+    """What the report shows of files that are made of others."""
+    if (folder / "metrics.json").exists():
+        write_model_card(folder)
+    elif rows := gather(folder):
+        from xray_lightning.evaluation.versus import compare_runs  # PyTorch, which a run's page can do without
+
+        write_results(folder, rows)
+        compare_runs(folder, rows)
 
 
 if __name__ == "__main__":

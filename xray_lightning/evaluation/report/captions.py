@@ -67,7 +67,7 @@ def caution(stem: str, run: Run) -> str:
         return f"{GRAD_CAM} {OF_CNN}" if run.row.model == "cnn" else GRAD_CAM
     positive = run.record.get("positive")
     if stem == "reliability" and positive:
-        return f"The diagram is of the probability of {positive}; ECE is of the likeliest class’s."
+        return f"The diagram shows the probability of {positive}, whereas ECE is that of the likeliest class."
     return ""
 
 

@@ -21,6 +21,7 @@ from xray_lightning.evaluation.report.evidence_tables import POINTS
 from xray_lightning.evaluation.report.numbers import count, estimate, number, signed, with_interval
 from xray_lightning.evaluation.report.run_tables import METRIC_NAMES, PER_CLASS
 from xray_lightning.evaluation.report.tables import SPLITS
+from xray_lightning.evaluation.report.trust import promised, worsened
 from xray_lightning.evaluation.report.words import interval_method
 
 OPTIONAL = (
@@ -51,7 +52,11 @@ def write_model_card(run_folder: Path) -> Path | None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown, "v": lambda found: with_interval(estimate(found))}
+    environment.filters |= {
+        "md": markdown,
+        "v": lambda found: with_interval(estimate(found)),
+        "v3": lambda found: with_interval(estimate(found), 3),
+    }
     environment.globals |= {"number": number, "signed": signed, "count": count}
     text = environment.get_template("card.md.j2").render(_content(run))
     with atomic_write(run_folder / "MODEL_CARD.md") as file:
@@ -86,6 +91,8 @@ def _content(run: Run) -> dict[str, Any]:
         "per_class": PER_CLASS,
         "points": POINTS,
         "method": interval_method(record),
+        "worsened": list(worsened([run])),
+        "promised": list(promised([run])),
         "claim": _claim(run),
     }
 

@@ -58,6 +58,7 @@ TORCHVISION = (
 # Number and subject by CLAIM 2020 (Mongan et al.), where this card or the run folder answers it.
 CLAIM = (
     (3, "Background and intended use", "Intended use"),
+    (4, "Objectives and hypotheses", "Intended use; no hypothesis was set"),
     (5, "Prospective or retrospective", "Data"),
     (6, "Aim of the study", "Intended use: comparing classifiers"),
     (7, "Sources of the data", "Data"),
@@ -68,7 +69,9 @@ CLAIM = (
     (12, "De-identification", "not available: done by the publishers of the images"),
     (13, "Missing data", "Data: files left out; there are no other variables"),
     (14, "Reference standard", "Data: labels"),
+    (15, "Reason for this reference standard", "not available"),
     (16, "Who annotated", "Data: labels, as far as published"),
+    (17, "Tools of annotation", "not available"),
     (18, "Variability of the annotators", "not available"),
     (
         19,
@@ -78,10 +81,11 @@ CLAIM = (
     (20, "How the data were divided", "Data"),
     (21, "Level at which the parts are disjoint", "Data"),
     (22, "Model, inputs and outputs", "Model"),
-    (23, "Software and hardware", "Repeat it"),
+    (23, "Software", "Repeat it"),
     (24, "Initial parameters", "Model: weights"),
     (25, "Training", "Model; every value is in `.hydra/config.yaml`"),
     (26, "Choice of the final model", "How choices were made"),
+    (27, "Ensemble", "none: one model"),
     (28, "Measures of performance", "Numbers"),
     (29, "Uncertainty and significance", "Numbers; differences between runs in `comparisons.csv` of the sweep"),
     (30, "Robustness", "Subgroups; other seeds where the sweep has them"),
@@ -89,10 +93,12 @@ CLAIM = (
     (32, "External test data", "{external}"),
     (33, "Flow of images", "Data: counts of each split, files left out"),
     (34, "Demographics of each part", "not available: age and sex are not published with the images"),
+    (35, "Performance on each part", "Numbers: test; `metrics.json`: validation too; training images are not scored"),
     (36, "Performance with its precision", "Numbers"),
     (37, "Failures", "{failures}"),
     (38, "Limits", "Limits"),
     (39, "Consequences for practice", "Intended use: none"),
+    (40, "Registration", "not available: none is known"),
     (41, "Protocol, code and data", "Repeat it; Data"),
     (42, "Funding", "not available"),
 )

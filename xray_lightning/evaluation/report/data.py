@@ -44,6 +44,11 @@ class Run:
     name: str
 
     @property
+    def short(self) -> str:
+        """The name without the data set."""
+        return self.name.removeprefix(f"{self.row.dataset} · ")
+
+    @property
     def record(self) -> dict[str, Any]:
         return self.row.record or {}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xray_lightning.evaluation.report.data import Run, images_of, side_of
-from xray_lightning.evaluation.report.numbers import signed
+from xray_lightning.evaluation.report.numbers import estimate, interval, signed
 from xray_lightning.evaluation.report.tables import Cell, Column, Line, Table, headed, measured, plain, whole, words
 
 OF_MANY = "sensitivity_95"
@@ -18,7 +18,8 @@ POINTS = {
 
 def operating_table(runs: Sequence[Run], whole_in: str = "") -> Table:
     """Every point, or of runs with more than two classes one a class where `whole_in` says where all of them are."""
-    side = side_of([run.record for run in runs])
+    records = [run.record for run in runs]
+    side, images = side_of(records), images_of(records)
     columns = _named(runs, "class", "threshold set for")
     columns += [Column("threshold")]
     columns += [
@@ -44,10 +45,11 @@ def operating_table(runs: Sequence[Run], whole_in: str = "") -> Table:
                 lines.append(Line([*cells, plain(found["threshold"]), *_promises(found)]))
     caption = (
         f"Thresholds on the calibrated probability, chosen on validation images only, and what they gave on {side}. "
-        f"Gap: {side} minus validation. PPV and NPV hold for the share of each class among the {images_of([run.record for run in runs])}."
+        f"Gap: {side} minus validation. PPV and NPV hold for the share of each class among the {images}."
     )
     if left_out:
-        caption += f" Of more than two classes, this table has one threshold each; every one is in {whole_in}."
+        shown = POINTS[OF_MANY]
+        caption += f" Of runs with more than two classes, only the threshold for {shown} is here; {whole_in} has all."
     return Table(caption, columns, lines, sortable=len(lines) > 1)
 
 
@@ -55,8 +57,8 @@ def _promises(found: Mapping[str, Any]) -> Iterator[Cell]:
     for metric in ("sensitivity", "specificity"):
         yield plain((found.get("validation") or {}).get(metric), 3)
         yield measured(found["test"].get(metric), 3)
-        gap = (found.get("gap") or {}).get(metric)
-        yield Cell(signed(gap), key=gap)
+        gap = estimate((found.get("gap") or {}).get(metric))
+        yield Cell(signed(gap.value), interval(gap), gap.value)
     yield measured(found["test"].get("ppv"), 3)
     yield measured(found["test"].get("npv"), 3)
 
@@ -72,24 +74,23 @@ def calibration_table(runs: Sequence[Run]) -> Table:
                 scores = [measured(found[when].get(m)) for m in ("log_loss", "brier", "ece")]
                 cells = _heads(runs, run, "as trained" if when == "before" else "calibrated")
                 lines.append(Line([*cells, plain(temperature, 3), *scores]))
+    side = side_of([run.record for run in runs])
     caption = (
-        f"Scores on {images_of([run.record for run in runs])} of the probabilities before and after temperature scaling. Validation chose the temperature. "
-        "Lower is better."
+        f"Scores on {side} of the probabilities before and after temperature scaling. Validation chose the "
+        "temperature. Lower is better."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 2)
 
 
 def subgroups_table(runs: Sequence[Run]) -> Table:
+    images = images_of([run.record for run in runs])
     columns = [*_named(runs, "by", "subgroup", "class"), Column("n"), Column("recall")]
     lines = [
         Line([*_heads(runs, run, s["by"], s["value"], s["class"]), whole(s["n"]), measured(s["recall"])])
         for run in runs
         for s in run.record.get("subgroups") or []
     ]
-    caption = (
-        f"Recall (sensitivity) within parts of the {images_of([run.record for run in runs])}, each of n images of its class, with 95 % "
-        "intervals."
-    )
+    caption = f"Recall (sensitivity) within parts of the {images}, each of n images of its class, with 95 % intervals."
     return Table(caption, columns, lines, sortable=len(lines) > 1)
 
 

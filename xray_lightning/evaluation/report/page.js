@@ -54,8 +54,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const enlarge = (image) => {
     large.src = image.src;
     large.alt = image.alt;
-    large.classList.toggle("tall", image.naturalHeight > image.naturalWidth);
+    large.classList.toggle("tall", image.closest(".gallery") !== null);
     dialog.showModal();
+    dialog.scrollTo(0, 0);
   };
   for (const button of document.querySelectorAll(".enlarge")) {
     const image = button.closest("figure").querySelector("img");

@@ -128,25 +128,29 @@ def _over_seeds(values: Sequence[float | None]) -> Cell:
 def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> Table:
     """`names` maps run folders' names to what the report calls the runs."""
     columns = [Column("first run", False), Column("second run", False)]
-    for metric, test in (("accuracy", "McNemar"), ("AUROC", "DeLong")):
-        columns += [Column(f"{metric} difference"), Column(f"{test} p"), Column(f"{test} p", about="Holm")]
+    for metric, test in (("accuracy", "p"), ("AUROC", "DeLong p")):
+        columns += [Column(f"{metric} difference"), Column(test), Column(test, about="Holm")]
+    columns.append(Column("McNemar p"))
     lines = []
     for found in comparisons:
         cells = [words(names.get(found[side], found[side])) for side in ("a", "b")]
-        for metric, test in (("accuracy", "mcnemar"), ("auroc", "delong")):
+        for metric, test in (("accuracy", "accuracy"), ("auroc", "delong")):
             difference = Estimate(*(_float(found.get(f"{metric}_{part}")) for part in ("difference", "low", "high")))
             cells.append(Cell(signed(difference.value), interval(difference), difference.value))
-            for column in (f"{test}_p", f"{test}_p_holm"):
-                p = _float(found.get(column))
-                cells.append(Cell(p_value(p), key=p))
-        lines.append(Line(cells))
+            cells += [_p(found, f"{test}_p"), _p(found, f"{test}_p_holm")]
+        lines.append(Line([*cells, _p(found, "mcnemar_p")]))
     caption = (
         "Differences on one test set, the first run minus the second, with 95 % intervals. "
-        "Holm's correction counts all comparisons of a data set. The intervals and DeLong's p (for clustered data, by "
-        "Obuchowski) respect patient groups, McNemar's test takes images as independent: where they disagree, trust the "
-        "interval."
+        "Holm's correction counts all comparisons on that test set. Intervals and their p respect patient groups "
+        "(of the AUROC: DeLong's, clustered after Obuchowski). McNemar's exact p takes images as independent: with "
+        "several images a patient it is too small."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
+def _p(found: Comparison, column: str) -> Cell:
+    p = _float(found.get(column))
+    return Cell(p_value(p), key=p)
 
 
 def _float(text: str | None) -> float | None:

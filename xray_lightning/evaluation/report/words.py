@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.report.data import IMAGES, Comparison, Run, side_of
+from xray_lightning.evaluation.report.data import IMAGES, Comparison, Run
 from xray_lightning.evaluation.report.numbers import (
-    NONE,
     count,
     equals,
     estimate,
@@ -14,9 +13,8 @@ from xray_lightning.evaluation.report.numbers import (
     signed,
     with_interval,
 )
+from xray_lightning.evaluation.report.trust import MOST_NAMED, trust
 
-MOST_NAMED = 3
-POINT = "sensitivity_95"
 RETOLD = ("were trained on", "were validated on")  # how the note ends that a sentence on what was seen replaces
 SIGNIFICANT = 0.05
 
@@ -53,11 +51,7 @@ def _scores(done: Sequence[Run]) -> str:
 def score(run: Run) -> str:
     metrics = run.record["metrics"]
     accuracy, auroc = (with_interval(estimate(metrics.get(name)), 3) for name in ("accuracy", "auroc"))
-    return f"{_short(run)} accuracy {accuracy} and AUROC {auroc}"
-
-
-def _short(run: Run) -> str:
-    return run.name.removeprefix(f"{run.row.dataset} · ")
+    return f"{run.short} accuracy {accuracy} and AUROC {auroc}"
 
 
 def _references(done: Sequence[Run]) -> Iterator[str]:
@@ -79,7 +73,7 @@ def _placed(published: float, found: Any) -> str:
 
 
 def _differences(compared: Sequence[Comparison]) -> Iterator[str]:
-    tests = {"accuracy": "mcnemar_p_holm", "auroc": "delong_p_holm"}
+    tests = {"accuracy": "accuracy_p_holm", "auroc": "delong_p_holm"}
     shown = {"accuracy": "accuracy", "auroc": "AUROC"}
     if len(compared) == 1:
         parts = []
@@ -96,78 +90,6 @@ def _differences(compared: Sequence[Comparison]) -> Iterator[str]:
             n = sum(1 for c in compared if c.get(column) and float(c[column]) < SIGNIFICANT)
             parts.append(f"{n} in {shown[metric]}")
         yield f"Of {len(compared)} pairs, {listed(parts)} differ at p < {SIGNIFICANT} after Holm's correction."
-
-
-def trust(done: Sequence[Run]) -> list[str]:
-    """How far the runs of one data set kept what validation promised. What was chosen on is no test of it."""
-    judged = [run for run in done if run.record.get("seen") or run.record["split"] == "test"]
-    return [*_worsened(judged), *_promised(judged)]
-
-
-def _worsened(runs: Sequence[Run]) -> Iterator[str]:
-    changed = {}
-    for run in runs:
-        found = run.record.get("calibration") or {}
-        before, after = (estimate((found.get(when) or {}).get("log_loss")).value for when in ("before", "after"))
-        if before is not None and after is not None and round(after, 3) > round(before, 3):
-            changed[_short(run)] = f"{number(before, 3)} to {number(after, 3)}"
-    if changed:
-        side = side_of([run.record for run in runs])
-        where = "test log-loss" if side == "test" else "log-loss on these images"
-        yield (
-            f"On {runs[0].row.dataset}, the temperature fitted on validation made the {where} of {listed(list(changed))} "
-            f"worse ({'; '.join(changed.values())}), as happens where validation is not like {side}."
-        )
-
-
-def _promised(runs: Sequence[Run]) -> Iterator[str]:
-    """Of two classes: what the threshold for sensitivity 0.95 gave."""
-    points = {
-        _short(run): run.record["operating_points"][run.record["positive"]][POINT]
-        for run in runs
-        if POINT in ((run.record.get("operating_points") or {}).get(run.record.get("positive")) or {})
-    }
-    side = side_of([run.record for run in runs])
-    kept = {name: point for name, point in points.items() if point.get("validation")}
-    if not kept:
-        return
-    start = f"At the threshold that validation set for sensitivity 0.95, {side} gave"
-    if len(kept) > MOST_NAMED:
-        ranges = (f"{rate} {_range(kept, rate)}" for rate in ("sensitivity", "specificity"))
-        yield f"{start} {len(kept)} runs {' and '.join(ranges)}."
-    else:
-        yield f"{start} {'; '.join(f'{name} {_outcome(point)}' for name, point in kept.items())}."
-    for where in ("above", "below"):
-        names = [name for name, point in kept.items() if _side_of_promise(point) == where]
-        if len(names) > MOST_NAMED:
-            names = [f"{len(names)} of these runs"]
-        if names:
-            yield f"The interval of the sensitivity of {listed(names)} lies {where} what validation promised."
-
-
-def _outcome(point: Mapping[str, Any]) -> str:
-    rates = (
-        f"{rate} {with_interval(estimate(point['test'].get(rate)), 3)} against {number(point['validation'].get(rate), 3)}"
-        for rate in ("sensitivity", "specificity")
-    )
-    return f"{' and '.join(rates)} on validation"
-
-
-def _range(points: Mapping[str, Mapping[str, Any]], rate: str) -> str:
-    """Lowest and highest of the points, and of their promises."""
-    ends = []
-    for side in ("test", "validation"):
-        values = [v for point in points.values() if (v := estimate(point[side].get(rate)).value) is not None]
-        ends.append(f"{number(min(values), 3)} to {number(max(values), 3)}" if values else NONE)
-    return f"{ends[0]} ({ends[1]} on validation)"
-
-
-def _side_of_promise(point: Mapping[str, Any]) -> str:
-    """Where the interval of the sensitivity lies that excludes the promised one; empty where it does not."""
-    promised, found = point["validation"].get("sensitivity"), estimate(point["test"].get("sensitivity"))
-    if promised is None or found.low is None or found.high is None:
-        return ""
-    return "above" if found.low > promised else "below" if found.high < promised else ""
 
 
 def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
