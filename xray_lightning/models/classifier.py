@@ -127,7 +127,7 @@ class XRayClassifier(LightningModule, ABC):
         values = scalar_metrics(torch.from_numpy(probabilities), torch.from_numpy(labels))
         self._calibrate(probabilities, labels, values)
         scores = ", ".join(f"{name} {values[name]:.4f}" for name in ("log_loss", "accuracy", "auroc"))
-        log.debug("epoch %d, validation: %s", self.current_epoch, scores)
+        log.debug("epoch %d, validation: %s", self.current_epoch + 1, scores)
         for metric in SCALARS:
             self.log(
                 f"val/{metric}", values[metric].float(), prog_bar=metric in ("accuracy", "log_loss"), sync_dist=True
