@@ -21,7 +21,7 @@ from xray_lightning.models.cnn import CNNClassifier
 CONTRACT = {
     "dataset", "model", "seed", "split", "n", "groups", "classes", "positive", "metrics", "per_class",
     "confusion_matrix", "interval", "calibration", "operating_points", "validation", "subgroups", "reference", "seen",
-    "notes", "images", "bad_images", "environment",
+    "audit", "notes", "images", "bad_images", "environment",
 }  # fmt: skip
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -81,6 +81,19 @@ def test_the_record_has_the_keys_of_the_contract(
     for label, name in enumerate(made["classes"]):
         assert made["per_class"][name].keys() == {"n", *PER_CLASS}
         assert made["per_class"][name]["n"] == labels.count(label) == sum(made["confusion_matrix"][label])
+
+
+def test_what_the_images_have_in_common_is_told(made: dict[str, Any], data: PneumoniaDataModule) -> None:
+    assert data.collection is not None
+    known = sum(row.patient != "" for row in data.rows)
+    assert made["audit"] == {
+        "images": len(data.rows),
+        "groups": len({row.group for row in data.rows}),
+        "patients_known": known,
+        "identical": len(data.rows) - len({row.digest for row in data.rows}),
+        "near_identical": len(data.collection.twins),
+        "leaked": {},
+    }
 
 
 def test_every_metric_has_an_interval_around_it(made: dict[str, Any]) -> None:

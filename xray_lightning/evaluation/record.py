@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.overlap import IDENTICAL, NEAR, within
 from xray_lightning.data.seen import Seen
 from xray_lightning.data.splits import ALL, TEST, VAL
 from xray_lightning.evaluation.bootstrap import RESAMPLES
@@ -86,8 +87,24 @@ def test_record(
         "seen": None if seen is None else {"trained": seen.trained, "chosen": seen.chosen, "identical": seen.identical},
         "notes": _notes(data, model, split, seen),
         "images": data.counts(),
+        "audit": _audit(data),
         "bad_images": data.collection.bad if data.collection else {},
         **more,
+    }
+
+
+def _audit(data: XRayDataModule) -> dict[str, Any] | None:
+    """What the images looked through have in common; the audit command lists them."""
+    if data.collection is None:
+        return None
+    pairs = Counter(pair.kind for pair in within(data.collection))
+    return {
+        "images": len(data.rows),
+        "groups": len({row.group for row in data.rows}),
+        "patients_known": sum(bool(row.patient) for row in data.rows),
+        "identical": pairs[IDENTICAL],
+        "near_identical": pairs[NEAR],
+        "leaked": dict(data.leaked),
     }
 
 

@@ -115,3 +115,15 @@ def test_cautions_stand_where_they_belong(make: Maker) -> None:
     assert "Grad-CAM shows, coarsely" in two and "Grad-CAM shows, coarsely" in four
     assert "locates little" in two and "locates little" not in four
     assert "shows the probability of PNEUMONIA, whereas ECE" in two and "whereas ECE" not in four
+
+
+@pytest.mark.parametrize(
+    ("leaked", "told"), [({}, "no group is on two sides"), ({"test": 3}, "3 test images have one")]
+)
+def test_the_audit_of_the_data_is_told(make: Maker, leaked: dict[str, int], told: str) -> None:
+    found = {"images": 90, "groups": 80, "patients_known": 70, "identical": 1, "near_identical": 2, "leaked": leaked}
+    text = page_of(make.run("pneumonia_cnn_s0", make.record(audit=found))).text
+    assert "90 images in 80 groups by patient" in text and "1 pair of identical files and 2 of twins" in text
+    assert told in text
+    scored = make.record(audit=found, split="all", seen={"trained": 0, "chosen": 0, "identical": 0})
+    assert told not in page_of(make.run("again", scored)).text

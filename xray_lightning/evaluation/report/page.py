@@ -145,6 +145,7 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
             "Every metric": run_tables.metrics_table(record),
             "Images": _filled(run_tables.counts_table(record)),
         },
+        "audit": words.audited(record),
         "bad": bad[:BAD_SHOWN],
         "more_bad": max(0, len(bad) - BAD_SHOWN),
         "environment": _environment(run.environment),

@@ -123,6 +123,23 @@ def when(runs: Sequence[Run]) -> str:
     return " to ".join(times) + zone
 
 
+def audited(record: dict[str, Any]) -> str:
+    """What looking through all images of the data set found."""
+    found = record.get("audit")
+    if not found:
+        return ""
+    leaked = " and ".join(f"{n} {side}" for side, n in found["leaked"].items())
+    across = f"{leaked} images have one of their group on another side" if leaked else "no group is on two sides"
+    parts = [
+        f"{count(found['images'], 'image')} in {count(found['groups'], 'group')} by patient, copies and twins",
+        f"the patient of {found['patients_known']} is known",
+        f"{count(found['identical'], 'pair')} of identical files and {found['near_identical']} of twins, which are "
+        "near-identical films",
+        *([] if record.get("seen") else [f"{across} of the split"]),
+    ]
+    return f"{'; '.join(parts)}."
+
+
 def interval_method(record: dict[str, Any]) -> str:
     found = record.get("interval")
     if not found:
