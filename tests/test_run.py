@@ -246,10 +246,11 @@ def test_a_split_that_leaks_is_noted_with_its_scores(
     for file in sorted(root.glob("*/images/*")):
         Image.open(file).point(lambda value: 0.9 * value).save(file.with_suffix(".jpg"), quality=70)
     settings = ["dataset=covid", f"dataset.root={root}"]
-    train(configure(*settings, run="grouped"))
-    assert "leak" not in (tmp_path / "grouped/metrics.json").read_text() + caplog.text
+    whole = train(configure(*settings, run="grouped"))
+    assert whole["audit"]["leaked"] == {} and "leak" not in " ".join(whole["notes"]) + caplog.text
     record = train(configure(*settings, "dataset.split=reference", run="reference"))
     assert any(note.startswith("leaks: ") for note in record["notes"])
+    assert record["audit"]["leaked"]["test"] > 0
     assert "This split leaks: " in caplog.text
     listed = f"dataset.split_file={tmp_path / 'reference/catalog.csv'}"
     with pytest.raises(XRayError, match=r"This split leaks: .*dataset\.on_leak=warn"):
