@@ -9,8 +9,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from xray_lightning.artifacts import write_json
+from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.report.__main__ import main
 from xray_lightning.evaluation.runs import gather
 from xray_lightning.evaluation.table import METRICS
 from xray_lightning.status import recorded
@@ -109,6 +110,27 @@ def test_tables_are_rewritten_after_each_job_of_a_sweep(sweep: Path) -> None:
             assert len(list(csv.DictReader(file))) == runs
         assert "no images" in (sweep / "results.md").read_text()
         finish(sweep / "pneumonia_cnn_s1", seed=1)
+
+
+def test_ensembles_of_seeds_are_made_at_the_end_and_by_the_report_command(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        finish(sweep / f"pneumonia_cnn_s{seed}", seed=seed)
+        lines = [[f"{i}.png", f"p{i // 2}", ["NORMAL", "PNEUMONIA"][i % 2], 0.4, 0.6] for i in range(9)]
+        header = ["path", "group", "label", "NORMAL", "PNEUMONIA"]
+        write_csv(sweep / f"pneumonia_cnn_s{seed}" / "predictions.csv", header, lines)
+    SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
+    first = [(sweep / name).read_text() for name in ("ensembles.csv", "results.md", "report.html")]
+    assert first[0].splitlines()[1].startswith("pneumonia,cnn,,2,9,")
+    assert all("Ensembles of seeds" in text for text in first[1:])
+    (sweep / "ensembles.csv").unlink()
+    assert main([str(sweep)]) == 0
+    assert [(sweep / name).read_text() for name in ("ensembles.csv", "results.md", "report.html")] == first
+    fail(sweep / "pneumonia_cnn_s1", "disk full", seed=1)
+    assert main([str(sweep)]) == 0
+    assert not (sweep / "ensembles.csv").exists()
+    assert not any("Ensembles of seeds" in (sweep / name).read_text() for name in ("results.md", "report.html"))
 
 
 def test_a_single_run_writes_no_tables(sweep: Path) -> None:

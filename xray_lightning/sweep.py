@@ -22,16 +22,17 @@ def failed_runs(sweep_dir: Path) -> list[Row]:
 
 
 def show_sweep(sweep_dir: Path) -> None:
-    """Writes tables, comparisons and the report of what there is so far, and prints the results."""
-    from xray_lightning.evaluation.report.page import (
-        write_report,  # with the next, a second that --help need not wait for
-    )
+    """Writes tables, comparisons, ensembles and the report of what there is so far, and prints the results."""
+    # a second that --help need not wait for
+    from xray_lightning.evaluation.ensemble import write_ensembles
+    from xray_lightning.evaluation.report.page import write_report
     from xray_lightning.evaluation.versus import compare_runs
 
     if rows := gather(sweep_dir):
         write_results(sweep_dir, rows)
         try:
             compare_runs(sweep_dir, rows)
+            write_ensembles(sweep_dir, rows)
             write_report(sweep_dir)
         except Exception:  # what is only looked at must not hide the results
             log.exception("The results are complete, but not the report")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xray_lightning.evaluation.table import COLUMNS, METRICS, Row, readable, show_results, write_results
+from xray_lightning.evaluation.table import COLUMNS, METRICS, READABLE, Row, readable, show_results, write_results
 
 CONTRACT = ["dataset", "model", "seed", "state", "n", *METRICS, "seconds"]
 
@@ -48,6 +48,7 @@ def test_results_csv_starts_with_the_columns_of_the_contract(tmp_path: Path) -> 
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")
     assert header[: len(CONTRACT)] == CONTRACT
     assert header == list(COLUMNS)
+    assert header[len(CONTRACT) :] == ["run", "notes", "macro_f1"]
     assert METRICS == ("accuracy", "recall", "precision", "f1", "balanced_accuracy", "specificity", "auroc")
 
 
@@ -101,6 +102,24 @@ def test_seeds_are_summarised_with_mean_and_sample_standard_deviation() -> None:
     assert average["accuracy"] == f"{np.mean(scores):.4f}"
     assert spread["accuracy"] == f"{np.std(scores, ddof=1):.4f}"
     assert "3 seeds" in average.values()
+
+
+def test_every_metric_is_averaged_over_seeds_with_macro_f1_beside_f1(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = {name: rng.uniform(size=3).tolist() for name in (*METRICS, "macro_f1")}
+    rows = [
+        done(f"covid_cnn_s{i}", i, metrics={m: {"value": v[i], "low": None, "high": None} for m, v in values.items()})
+        for i in range(3)
+    ]
+    header, lines = readable(rows)
+    assert header[header.index("F1") + 1] == "macro F1"
+    cells = {line[header.index("state")]: dict(zip(header, line, strict=True)) for line in lines}
+    for name, of_seeds in values.items():
+        heading = READABLE[name]
+        assert cells["mean"][heading] == f"{np.mean(of_seeds):.4f}"
+        assert cells["± sd"][heading] == f"{np.std(of_seeds, ddof=1):.4f}"
+    write_results(tmp_path, rows)
+    assert [float(row["macro_f1"]) for row in csv_of(tmp_path)] == values["macro_f1"]
 
 
 def test_one_seed_has_no_summary_and_an_undefined_metric_is_left_out_of_it() -> None:

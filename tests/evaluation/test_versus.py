@@ -1,6 +1,7 @@
 """Runs of a sweep against each other: which share a test set, what is compared, what is drawn."""
 
 import csv
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from xray_lightning.artifacts import write_csv
+from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.comparison import compare
 from xray_lightning.evaluation.table import Row
 from xray_lightning.evaluation.versus import ALL_PAIRS, COLUMNS, compare_runs, read_predictions
@@ -45,7 +47,6 @@ def test_runs_of_one_test_set_are_compared_as_compare_does(tmp_path: Path) -> No
     (line,) = compared(tmp_path)
     assert list(line) == list(COLUMNS) and (line["dataset"], line["a"], line["b"]) == ("pneumonia", "a", "b")
     a, b = (read_predictions(tmp_path / row.run, row) for row in rows)
-    assert a is not None and b is not None
     (found,) = compare({"a": a.probabilities, "b": b.probabilities}, a.labels, a.groups, [("a", "b")])
     for column, value in (
         ("accuracy_difference", found.accuracy.value),
@@ -83,7 +84,7 @@ def test_holms_adjustment_is_over_one_test_set(tmp_path: Path) -> None:
     assert all(float(x["accuracy_p_holm"]) <= float(y["accuracy_p_holm"]) for x, y in pairwise(lines))
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut", "other classes", "no numbers"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "other classes", "no numbers", "not finite", "a column short"])
 def test_predictions_that_do_not_fit_the_record_are_left_out(tmp_path: Path, fault: str) -> None:
     rows = [run(tmp_path, "a", 0), run(tmp_path, "b", 1)]
     file = tmp_path / "b" / "predictions.csv"
@@ -93,8 +94,15 @@ def test_predictions_that_do_not_fit_the_record_are_left_out(tmp_path: Path, fau
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:-3]))
     elif fault == "other classes":
         file.write_text(file.read_text().replace("NORMAL", "HEALTHY"))
-    else:
+    elif fault == "no numbers":
         file.write_text(file.read_text().replace("0.", "x."))
+    elif fault == "not finite":
+        file.write_text(re.sub(r"[\d.e-]+$", "nan", file.read_text(), count=1, flags=re.MULTILINE))
+    else:
+        header, *lines = file.read_text().splitlines()
+        file.write_text("\n".join([header, *(line.rsplit(",", 1)[0] for line in lines)]))
+    with pytest.raises(XRayError, match=r"b: predictions.csv cannot be used"):
+        read_predictions(tmp_path / "b", rows[1])
     compare_runs(tmp_path, rows)
     assert compared(tmp_path) == []
 

@@ -44,7 +44,7 @@ def test_record(
     images = [data.rows[row] for row in rows]
     groups = [image.group for image in images]
     calibrated = temper(raw, model.card["temperature"])
-    metrics, per_class = _judged(calibrated, labels, groups)
+    metrics, per_class = judged(calibrated, labels, groups)
     own = seen is None
     published = own and split == TEST and len(labels) == data.published_test
     known = model.class_names == list(data.layout.folders)
@@ -108,10 +108,10 @@ def _audit(data: XRayDataModule) -> dict[str, Any] | None:
     }
 
 
-def _judged(
+def judged(
     probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
 ) -> tuple[dict[str, Value], dict[str, list[Value]]]:
-    """Each metric, and each class's, with its interval."""
+    """Each metric of probabilities (N, K), labels (N,) and patient groups (N,), and each class's, with its interval."""
     tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
     found = intervals(probabilities, labels, groups)
     metrics = {name: _with_interval(value, found.scalars[name]) for name, value in scalar_metrics(*tensors).items()}

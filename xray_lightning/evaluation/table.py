@@ -2,7 +2,7 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,19 +17,22 @@ from xray_lightning.config import slug
 from xray_lightning.console import table_console
 from xray_lightning.status import FAILED
 
-HEADINGS = {
+READABLE = {
     "accuracy": "accuracy",
     "recall": "recall",
     "precision": "precision",
     "f1": "F1",
+    "macro_f1": "macro F1",
     "balanced_accuracy": "bal. acc.",
     "specificity": "specificity",
     "auroc": "AUROC",
 }
+HEADINGS = {name: heading for name, heading in READABLE.items() if name != "macro_f1"}
 INTERVAL = "95 %"
+TERMINAL_LEAVES_OUT = ("notes", "macro F1")
 NARROW_LEAVES_OUT = ("bal. acc.", "specificity", "n", "time")
 METRICS = tuple(HEADINGS)
-COLUMNS = ("dataset", "model", "seed", "state", "n", *METRICS, "seconds", "run", "notes")
+COLUMNS = ("dataset", "model", "seed", "state", "n", *METRICS, "seconds", "run", "notes", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,13 @@ class Row:
     record: dict[str, Any] | None
 
     def value(self, metric: str) -> float | None:
-        return self.record["metrics"][metric]["value"] if self.record else None
+        return self._found(metric).get("value")
+
+    def span(self, metric: str) -> str:
+        return span(self._found(metric))
+
+    def _found(self, metric: str) -> dict[str, float | None]:
+        return self.record["metrics"].get(metric, {}) if self.record else {}
 
     @property
     def notes(self) -> str:
@@ -94,16 +103,23 @@ def write_results(folder: Path, rows: Sequence[Row]) -> None:
                 r.seconds,
                 r.run,
                 r.notes,
+                r.value("macro_f1"),
             ]
             for r in rows
         ),
     )
-    header, lines = readable(rows)
+    write_readable(folder, rows)
+
+
+def write_readable(folder: Path, rows: Sequence[Row], more: str = "") -> None:
+    """Writes results.md: the table, what its columns mean, and `more`, which is Markdown."""
     with atomic_write(folder / "results.md") as file:
-        file.write(f"# Results of {folder.name}\n\n")
-        for cells in (header, ["---"] * len(header), *lines):
-            file.write("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-        file.write(f"\n{LEGEND}\n")
+        file.write(f"# Results of {folder.name}\n\n{markdown_table(*readable(rows))}\n{LEGEND}\n{more}")
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    every = (header, ["---"] * len(header), *lines)
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n" for cells in every)
 
 
 LEGEND = (
@@ -111,21 +127,25 @@ LEGEND = (
     "four. '95 %' is an interval that respects patient groups, of this test set; 'reference' is the original "
     "study's score on a test set of this size."
 )
+ENSEMBLE_LEGEND = (
+    "An ensemble's probability is the mean of its seeds' probabilities: it costs as many networks at inference as "
+    "there are seeds, and its score is not the recipe's, which is the mean over single models."
+)
 
 
 def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells: each run, the reference where the test set is the published one, statistics over seeds."""
-    header = ["dataset", "model", "setting", "seed", "state", "n", *(HEADINGS[m] for m in METRICS), "time", "notes"]
+    header = ["dataset", "model", "setting", "seed", "state", "n", *READABLE.values(), "time", "notes"]
     lines = []
-    for runs in _by_setting(rows).values():
+    for runs in by_setting(rows).values():
         for run in runs:
             lines.append(_line(run))
-            if any(bounds := _bounds(run)):
+            if any(bounds := [run.span(m) for m in READABLE]):
                 lines.append([*run.named, "", INTERVAL, "", *bounds, "", ""])
         name = [*runs[0].named, ""]
         reference = next((r.record["reference"] for r in runs if r.record and r.record["reference"]), None)
         if reference:
-            scores = [f"{reference[m]:.4f}" if m in reference else "" for m in METRICS]
+            scores = [f"{reference[m]:.4f}" if m in reference else "" for m in READABLE]
             lines.append([*name, "reference", "", *scores, "", ""])
         done = [r for r in runs if r.record]
         if len(done) > 1:
@@ -137,24 +157,25 @@ def readable(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def _by_setting(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+def by_setting(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Runs that differ in nothing but their seed, together, by data set, model and setting."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row.dataset, row.model, row.setting].append(row)
+        groups[row.named].append(row)
     return groups
 
 
 def _line(row: Row) -> list[str]:
-    scores = ["" if (v := row.value(m)) is None else f"{v:.4f}" for m in METRICS]
+    scores = ["" if (v := row.value(m)) is None else f"{v:.4f}" for m in READABLE]
     n = str(row.record["n"]) if row.record else ""
     time = "" if row.seconds is None else f"{row.seconds:.0f} s"
     return [*row.named, "" if row.seed is None else str(row.seed), row.state, n, *scores, time, row.notes]
 
 
-def _bounds(row: Row) -> list[str]:
-    """The interval of each metric, empty where there is none."""
-    found = [row.record["metrics"][m] for m in METRICS] if row.record else []
-    return ["" if v["low"] is None else f"{_short(v['low'])}–{_short(v['high'])}" for v in found]
+def span(found: Mapping[str, float | None]) -> str:
+    """The interval of a metric of a record, empty where there is none."""
+    low, high = found.get("low"), found.get("high")
+    return "" if low is None or high is None else f"{_short(low)}–{_short(high)}"
 
 
 def _short(share: float) -> str:
@@ -162,7 +183,7 @@ def _short(share: float) -> str:
 
 
 def _over_seeds(runs: Sequence[Row], statistic: Callable[[list[float]], float]) -> list[str]:
-    columns = [[v for r in runs if (v := r.value(m)) is not None] for m in METRICS]
+    columns = [[v for r in runs if (v := r.value(m)) is not None] for m in READABLE]
     return [f"{statistic(c):.4f}" if len(c) > 1 else "" for c in columns]
 
 
@@ -171,7 +192,7 @@ def show_results(rows: Sequence[Row], folder: Path) -> None:
     console = table_console()
     header, lines = readable(rows)
     wide = console.width >= 110
-    shown = [i for i, name in enumerate(header) if name != "notes" and (wide or name not in NARROW_LEAVES_OUT)]
+    shown = [i for i, name in enumerate(header) if name not in TERMINAL_LEAVES_OUT + NARROW_LEAVES_OUT * (not wide)]
     table = Table(title=f"Results of {folder.name}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
         texts = header[i] in ("dataset", "model", "setting", "state")

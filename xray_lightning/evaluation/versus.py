@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from xray_lightning.artifacts import write_csv
 from xray_lightning.config import slug
+from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.comparison import Difference, compare
 from xray_lightning.evaluation.figures import save_figure
 from xray_lightning.evaluation.forest import ForestRow, RunScores, forest_figure, sweep_roc_figure
@@ -44,14 +45,22 @@ class Scored:
 def compare_runs(sweep_dir: Path, rows: Sequence[Row]) -> None:
     """Compares all runs that are done and share a test set, and draws the sweep's figures."""
     done = [row for row in rows if row.record]
-    sets = test_sets([scored for row in done if (scored := read_predictions(sweep_dir / row.run, row))])
+    sets = test_sets(list(_predicted(sweep_dir, done)))
     write_csv(sweep_dir / "comparisons.csv", COLUMNS, [line for runs in sets for line in _compared(runs)])
     for name, figure in _figures(sweep_dir.name, done, sets):
         save_figure(figure, sweep_dir / "figures" / f"{name}.png")
 
 
-def read_predictions(folder: Path, row: Row) -> Scored | None:
-    """None where predictions.csv is missing, or not of the run's record."""
+def _predicted(sweep_dir: Path, done: Sequence[Row]) -> Iterator[Scored]:
+    for row in done:
+        try:
+            yield read_predictions(sweep_dir / row.run, row)
+        except XRayError as error:
+            log.warning("Left out of comparisons: %s", error)
+
+
+def read_predictions(folder: Path, row: Row) -> Scored:
+    """Raises XRayError where predictions.csv is missing, broken, or not of the run's record."""
     record = row.record or {}
     classes = record.get("classes", [])
     try:
@@ -61,9 +70,10 @@ def read_predictions(folder: Path, row: Row) -> Scored | None:
                 raise ValueError("it is not of metrics.json")
             labels = np.array([classes.index(line[2]) for line in lines])
             probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
+            if probabilities.shape != (len(lines), len(classes)) or not np.isfinite(probabilities).all():
+                raise ValueError("a probability is missing")
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        log.warning("%s is left out of comparisons: predictions.csv cannot be used (%s)", folder.name, error)
-        return None
+        raise XRayError(f"{folder.name}: predictions.csv cannot be used ({error}). Run it again.") from error
     images = (tuple(classes), *(tuple(line[:3]) for line in lines))
     return Scored(row, probabilities, labels, tuple(line[1] for line in lines), images)
 

@@ -19,9 +19,16 @@ CATALOG = (
 )
 
 
-def card_of(make: Maker, record: dict[str, Any] | None = None, catalog: str = CATALOG, **model: Any) -> str:
+def card_of(
+    make: Maker,
+    record: dict[str, Any] | None = None,
+    catalog: str = CATALOG,
+    dataset: dict[str, Any] | None = None,
+    **model: Any,
+) -> str:
     record = record or make.record(notes=[])
-    settings = {"dataset": {"name": record["dataset"], "image_size": 224}, "model": model, "seed": 0}
+    data = {"name": record["dataset"], "image_size": 224} | (dataset or {})
+    settings = {"dataset": data, "model": model, "seed": 0}
     run = make.run("pneumonia_cnn_s0", record, settings=settings)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "best.ckpt").touch()
@@ -82,6 +89,20 @@ def test_it_counts_the_catalog(make: Maker) -> None:
     assert "train: 2 images of 1 group; patient known for 2\n" in text
     assert "validation: 1 image of 1 group; patient known for 0; sources Kermany 1\n" in text
     assert "train: " not in card_of(Maker(make.root / "other"), catalog="")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told"),
+    [
+        ({}, False),
+        ({"validation": "random"}, False),
+        ({"validation": "block"}, True),
+        ({"validation": "block", "split": "reference"}, True),
+        ({"validation": "block", "split_file": "catalog.csv"}, False),
+    ],
+)
+def test_it_says_that_validation_is_a_block(make: Maker, dataset: dict[str, Any], told: bool) -> None:
+    assert ("\nValidation: a block of ID numbers in each class" in card_of(make, dataset=dataset)) == told
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,23 @@ def test_differences_are_those_of_comparisons_csv(four: Path) -> None:
     assert "differ by 0.034 in accuracy (p = 0.025) and by 0.011 in AUROC (p < 0.001)" in page.text
 
 
+def test_ensembles_stand_apart_from_the_runs_as_in_their_csv(four: Path) -> None:
+    assert "Ensembles of seeds" not in page_of(four).text
+    header = "dataset,model,setting,seeds,n,accuracy,accuracy_low,accuracy_high,auroc,log_loss,macro_f1,notes\n"
+    lines = "covid,cnn,lr=0.1,3,90,0.81234,0.7,0.9,,0.5,0.8,\npneumonia,cnn,,2,60,0.9,,,0.95,0.3,0.9,\n"
+    (four / "ensembles.csv").write_text(header + lines)
+    page = page_of(four)
+    assert len([row for row in page.table(1) if row["kind"] == "run"]) == 4
+    names, first, second = (row["cells"] for row in page.table(2))
+    columns = {cell["text"]: i for i, cell in enumerate(names)}
+    assert (first[0]["text"], first[0]["small"], second[0]["small"]) == ("cnn", "covid · lr=0.1", "pneumonia")
+    assert [first[columns[name]]["text"] for name in ("seeds", "n", "log-loss")] == ["3", "90", "0.5000"]
+    assert first[columns["accuracy"]] == {"text": "0.8123", "small": "0.700–0.900", "key": "0.81234"}
+    assert first[columns["AUROC"]]["text"] == "—" and second[columns["AUROC"]]["text"] == "0.9500"
+    assert page.text.index("Ensembles of seeds") < page.text.index("Differences between runs")
+    assert "as many networks at inference as there are seeds, and its score is not the recipe's" in page.text
+
+
 @pytest.mark.parametrize("content", [None, "", "dataset,a,b\n"])
 def test_without_comparisons_the_report_says_so(four: Path, content: str | None) -> None:
     (four / "comparisons.csv").unlink()

@@ -36,10 +36,13 @@ def _refresh(folder: Path) -> None:
     if (folder / "metrics.json").exists():
         write_model_card(folder)
     elif rows := gather(folder):
-        from xray_lightning.evaluation.versus import compare_runs  # PyTorch, which a run's page can do without
+        # PyTorch, which a run's page can do without
+        from xray_lightning.evaluation.ensemble import write_ensembles
+        from xray_lightning.evaluation.versus import compare_runs
 
         write_results(folder, rows)
         compare_runs(folder, rows)
+        write_ensembles(folder, rows)
 
 
 if __name__ == "__main__":

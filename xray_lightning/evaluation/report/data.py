@@ -33,6 +33,7 @@ ORDER = [
 ]
 IMAGES = {"train": "training images", "val": "validation images", "test": "test images"}
 Comparison = dict[str, str]
+EnsembleLine = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,18 @@ def read_sweep(folder: Path) -> list[Run]:
 
 def read_comparisons(folder: Path) -> list[Comparison]:
     """The lines of comparisons.csv; none where runs were not compared."""
+    return _lines(folder / "comparisons.csv")
+
+
+def read_ensembles(folder: Path) -> list[EnsembleLine]:
+    """The lines of ensembles.csv; none where no seeds were averaged."""
+    return _lines(folder / "ensembles.csv")
+
+
+def _lines(file: Path) -> list[dict[str, str]]:
     try:
-        with open(folder / "comparisons.csv", encoding="utf-8", errors="replace", newline="") as file:
-            return list(csv.DictReader(file))
+        with file.open(encoding="utf-8", errors="replace", newline="") as content:
+            return list(csv.DictReader(content))
     except OSError:
         return []
 

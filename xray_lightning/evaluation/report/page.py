@@ -17,10 +17,12 @@ from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.report import captions, evidence_tables, run_tables, tables, words
 from xray_lightning.evaluation.report.data import (
     Comparison,
+    EnsembleLine,
     Run,
     embedded,
     figure_files,
     read_comparisons,
+    read_ensembles,
     read_run,
     read_sweep,
     side_of,
@@ -38,9 +40,9 @@ def write_report(folder: Path) -> Path:
     Raises XRayError where the folder is neither.
     """
     if (folder / "metrics.json").exists():
-        page = _page(folder, [read_run(folder)], [], is_sweep=False)
+        page = _page(folder, [read_run(folder)], [], [], is_sweep=False)
     elif any(folder.glob("*/status.json")):
-        page = _page(folder, read_sweep(folder), read_comparisons(folder), is_sweep=True)
+        page = _page(folder, read_sweep(folder), read_comparisons(folder), read_ensembles(folder), is_sweep=True)
     else:
         raise XRayError(_refusal(folder))
     environment = Environment(
@@ -75,7 +77,14 @@ def _refusal(folder: Path) -> str:
     )
 
 
-def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], *, is_sweep: bool) -> dict[str, Any]:
+def _page(
+    folder: Path,
+    runs: Sequence[Run],
+    comparisons: Sequence[Comparison],
+    ensembles: Sequence[EnsembleLine],
+    *,
+    is_sweep: bool,
+) -> dict[str, Any]:
     """What the template shows."""
     done = [run for run in runs if run.record]
     embeds = len(runs) <= MOST_EMBEDDED
@@ -93,6 +102,7 @@ def _page(folder: Path, runs: Sequence[Run], comparisons: Sequence[Comparison], 
         "facts": words.facts(runs),
         "method": next((m for run in done if (m := words.interval_method(run.record))), ""),
         "results": tables.results_table(runs, links),
+        "ensembles": _filled(tables.ensembles_table(ensembles)),
         "comparisons": _filled(tables.comparisons_table(comparisons, names)),
         "comparable": is_sweep and len(done) > len({run.row.dataset for run in done}),
         "figures_of_sweep": [

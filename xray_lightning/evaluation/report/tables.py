@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from xray_lightning.evaluation.report.data import Comparison, Run, images_of
+from xray_lightning.evaluation.report.data import Comparison, EnsembleLine, Run, images_of
 from xray_lightning.evaluation.report.numbers import (
     NONE,
     Estimate,
@@ -17,9 +17,10 @@ from xray_lightning.evaluation.report.numbers import (
     p_value,
     signed,
 )
-from xray_lightning.evaluation.table import HEADINGS
+from xray_lightning.evaluation.table import ENSEMBLE_LEGEND, HEADINGS, READABLE
 
 RESULTS = HEADINGS | {"log_loss": "log-loss", "ece": "ECE"}
+OF_ENSEMBLES = READABLE | {"log_loss": "log-loss"}
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -125,6 +126,18 @@ def _over_seeds(values: Sequence[float | None]) -> Cell:
     return Cell(number(mean(known)), f"± {stdev(known):.4f}", mean(known)) if len(known) > 1 else Cell("")
 
 
+def ensembles_table(ensembles: Sequence[EnsembleLine]) -> Table:
+    columns = [Column("ensemble", False), Column("seeds"), Column("n"), *map(Column, OF_ENSEMBLES.values())]
+    lines = []
+    for found in ensembles:
+        about = " · ".join(part for part in (found["dataset"], found.get("setting")) if part)
+        counts = [Cell(found[name], key=_float(found[name])) for name in ("seeds", "n")]
+        scores = [measured(_estimate(found, name, ("", "_low", "_high"))._asdict()) for name in OF_ENSEMBLES]
+        lines.append(Line([Cell(found["model"], about, f"{about} · {found['model']}"), *counts, *scores]))
+    caption = f"{ENSEMBLE_LEGEND} Below each value is its 95 % interval. Of log-loss, lower is better."
+    return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
 def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> Table:
     """`names` maps run folders' names to what the report calls the runs."""
     columns = [Column("first run", False), Column("second run", False)]
@@ -135,7 +148,7 @@ def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str
     for found in comparisons:
         cells = [words(names.get(found[side], found[side])) for side in ("a", "b")]
         for metric, test in (("accuracy", "accuracy"), ("auroc", "delong")):
-            difference = Estimate(*(_float(found.get(f"{metric}_{part}")) for part in ("difference", "low", "high")))
+            difference = _estimate(found, metric, ("_difference", "_low", "_high"))
             cells.append(Cell(signed(difference.value), interval(difference), difference.value))
             cells += [_p(found, f"{test}_p"), _p(found, f"{test}_p_holm")]
         lines.append(Line([*cells, _p(found, "mcnemar_p")]))
@@ -146,6 +159,11 @@ def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str
         "several images a patient it is too small."
     )
     return Table(caption, columns, lines, sortable=len(lines) > 1)
+
+
+def _estimate(found: Mapping[str, str], metric: str, ends: Sequence[str]) -> Estimate:
+    """From the columns named after the metric and each of value, low and high."""
+    return Estimate(*(_float(found.get(f"{metric}{end}")) for end in ends))
 
 
 def _p(found: Comparison, column: str) -> Cell:
