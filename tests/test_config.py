@@ -104,7 +104,8 @@ def test_every_argument_of_a_data_module_is_a_key_with_its_default(
     chosen = plain(configure(f"dataset={dataset}").dataset)
     arguments = inspect.signature(XRayDataModule).parameters
     assert set(arguments) - set(chosen) <= {"test_fraction"}
-    for key in ("cache", "resize", "split", "split_file", "on_leak", "on_bad_image", "balance", "val_fraction"):
+    choices = ("cache", "resize", "split", "validation", "split_file", "on_leak", "on_bad_image", "balance")
+    for key in (*choices, "val_fraction"):
         assert chosen[key] == arguments[key].default
 
 

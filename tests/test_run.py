@@ -170,6 +170,7 @@ def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None
         ("dataset.root=nowhere", "data.download dataset=pneumonia"),
         ("dataset.resize=streched", "Did you mean stretch"),
         ("dataset.split=patient", "grouped"),
+        ("dataset.validation=blocks", "Did you mean block"),
         ("dataset.split_file=nowhere.csv", r"nowhere\.csv cannot be read"),
         ("dataset.on_leak=warm", "Did you mean warn"),
         ("dataset.on_bad_image=skipp", "Did you mean skip"),

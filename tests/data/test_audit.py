@@ -174,7 +174,8 @@ def test_a_split_file_that_leaks_is_told(covid: Callable[..., XRayDataModule], t
     sides = {FIRST: "train", COPY: "val", FILM: "train", TWIN: "test"}
     file = tmp_path / "split.csv"
     file.write_text("path,split\n" + "".join(f"{path},{side}\n" for path, side in sides.items()))
-    found = audit(covid(split_file=str(file)), None, tmp_path)
+    found = audit(covid(split_file=str(file), validation="block"), None, tmp_path)
+    assert found["validation"] == "file" and "block of ID numbers" not in report(found)
     assert found["leaks"] == [
         {"images": 1, "of": 1, "side": "val", "in": "train"},
         {"images": 1, "of": 1, "side": "test", "in": "train"},
@@ -192,6 +193,16 @@ def test_the_reference_split_leaks_patients(pneumonia: PneumoniaDataModule, tmp_
     listed = [line for line in lines_of(tmp_path / "shared.csv") if line["kind"] == "same patient"]
     assert all(line["patient_a"] == line["patient_b"] != "" for line in listed)
     assert all({line["split_a"], line["split_b"]} == {"train", "val"} for line in listed)
+
+
+@pytest.mark.parametrize(("validation", "told"), [("random", False), ("block", True)])
+def test_a_block_of_validation_is_told(
+    pneumonia: PneumoniaDataModule, tmp_path: Path, validation: str, told: bool
+) -> None:
+    settings = {"image_size": 16, "cache_dir": str(pneumonia.cache_dir), "validation": validation}
+    found = audit(PneumoniaDataModule("pneumonia", str(pneumonia.root), **settings), None, tmp_path)
+    assert found["validation"] == validation
+    assert ("Validation: a block of ID numbers in each class." in report(found)) == told
 
 
 def test_everything_is_written_and_readable(record: Record, folder: Path) -> None:

@@ -42,6 +42,7 @@ def audit(data: XRayDataModule, other: XRayDataModule | None, folder: Path) -> d
         "root": str(data.root),
         "synthetic": data.synthetic,
         "images": data.counts(),
+        "validation": data.validation if data.split_file is None else "file",
         "published": _published(data, collection),
         "bad": {_as_text(path): problem for path, problem in collection.bad.items()},
         "leaks": _leaks(data),

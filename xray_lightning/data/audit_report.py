@@ -110,8 +110,14 @@ def _counts(record: Record) -> str:
     rows = [[_text(c), *(counts := [record["images"][s][c] for s in sides]), sum(counts)] for c in classes]
     totals = [sum(record["images"][s].values()) for s in sides]
     table = _table(["class", *sides, "all"], [*rows, ["all", *totals, sum(totals)]])
-    note = "*unused*: left out by the split file or, not being in the official test, of a patient or a film that is."
-    return f"{table}\n\n{note}" if UNUSED in sides else table
+    notes = []
+    if record["validation"] == "block":
+        notes.append("Validation: a block of ID numbers in each class.")
+    if UNUSED in sides:
+        notes.append(
+            "*unused*: left out by the split file or, not being in the official test, of a patient or a film that is."
+        )
+    return "\n\n".join([table, *notes])
 
 
 def _published(record: Record) -> list[str]:

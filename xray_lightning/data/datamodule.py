@@ -52,6 +52,7 @@ class XRayDataModule(LightningDataModule):
         val_fraction: float = 0.15,
         test_fraction: float | None = None,
         split: Literal["grouped", "reference"] = "grouped",
+        validation: Literal["random", "block"] = "random",
         split_file: str | None = None,
         on_leak: Literal["refuse", "warn"] = "refuse",
         on_bad_image: Literal["stop", "skip"] = "stop",
@@ -76,6 +77,7 @@ class XRayDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split = split
+        self.validation = validation
         self.split_file = Path(split_file) if split_file else None
         self.on_leak = on_leak
         self.on_bad_image = on_bad_image
@@ -153,6 +155,7 @@ class XRayDataModule(LightningDataModule):
             test_fraction=self.test_fraction,
             seed=self.split_seed,
             grouped=self.split == "grouped",
+            blocks=self.validation == "block",
         )
 
     def setup(self, stage: str | None = None) -> None:

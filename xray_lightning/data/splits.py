@@ -5,8 +5,9 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
+from xray_lightning.data.blocks import block
 from xray_lightning.data.catalog import Radiograph
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def split(
     test_fraction: float | None,
     seed: int,
     grouped: bool = True,
+    blocks: bool = False,
 ) -> list[str]:
     """The side of each row: train, val, test or unused.
 
@@ -30,6 +32,10 @@ def split(
     it, ceil(fraction) of each class goes to test and to validation. Depends on the seed and on the files'
     contents alone, not on their order. A group that holds several classes always trains. Unless `grouped`,
     each image is for itself, as in the plain stratified splits of most studies.
+
+    With `blocks`, validation is of each class the (seed mod K)-th of K blocks of ID numbers, which names tell (see
+    `block`): as many as there is room for, with the official test floor(1 / val_fraction). Its count is then as near
+    as whole groups allow.
     """
     groups = [row.group for row in rows] if grouped else [row.path for row in rows]
     members: dict[str, list[int]] = defaultdict(list)
@@ -43,6 +49,7 @@ def split(
                 sides[i] = TEST if rows[i].official == TEST else UNUSED
     pools: dict[int, list[str]] = defaultdict(list)
     sizes: dict[int, int] = defaultdict(int)
+    names = {row.label: row.class_name for row in rows}
     for group, indices in members.items():
         labels = {rows[i].label for i in indices}
         for i in indices:
@@ -53,10 +60,11 @@ def split(
         pool = sorted(pools[label], key=lambda group: (_shuffle_key(rows, members[group], seed), group))
         for side, fraction in ((TEST, test_fraction), (VAL, val_fraction)):
             wanted = _ceil_share(sizes[label], fraction or 0.0)
-            chosen = _exact_choice([len(members[g]) for g in pool], wanted)
-            if (found := sum(len(members[pool[position]]) for position in chosen)) < wanted:
-                name = next(row.class_name for row in rows if row.label == label)
-                log.warning("%s: %d %s images instead of %d, which whole groups do not give", name, found, side, wanted)
+            if side == VAL and blocks:
+                own = [[rows[i] for i in members[group]] for group in pool]
+                chosen = block(own, wanted=wanted, count=_room(val_fraction, test_fraction), seed=seed)
+            else:
+                chosen = _choice([len(members[g]) for g in pool], wanted, names[label], side)
             for position in chosen:
                 for i in members[pool[position]]:
                     sides[i] = side
@@ -72,6 +80,18 @@ def _shuffle_key(rows: Sequence[Radiograph], indices: Sequence[int], seed: int) 
 
 def _ceil_share(count: int, fraction: float) -> int:
     return ceil(count * Fraction(str(fraction)))  # 0.15 * 140 is 21.000000000000004 in floats
+
+
+def _room(val_fraction: float, test_fraction: float | None) -> int:
+    """How many validation sets fit beside the test set."""
+    return max(1, floor((1 - Fraction(str(test_fraction or 0))) / Fraction(str(val_fraction))))
+
+
+def _choice(sizes: Sequence[int], wanted: int, name: str, side: str) -> list[int]:
+    chosen = _exact_choice(sizes, wanted)
+    if (found := sum(sizes[position] for position in chosen)) < wanted:
+        log.warning("%s: %d %s images instead of %d, which whole groups do not give", name, found, side, wanted)
+    return chosen
 
 
 def _exact_choice(sizes: Sequence[int], wanted: int) -> list[int]:
