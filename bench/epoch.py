@@ -3,7 +3,7 @@
     python bench/epoch.py [epochs] [key=value ...]
 
 Keys are those of train.py, such as dataset=pneumonia or trainer=cpu. Without a dataset, 4000 images are made up.
-Ours is the real data module, trainer and callbacks, without early stopping and progress bar; of each epoch its
+Ours is the real data module, trainer and callbacks, without progress bar; of each epoch its
 training steps are timed, not validation and checkpoint. The bare loops run in the same process, one epoch of each
 after every epoch of ours; the last row has a process of its own, in which malloc and threads are as they come. The
 first epoch of each does not count.
@@ -24,9 +24,10 @@ from full_size import generate
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
-from timing import now, table, usual_cnn
+from timing import now, table
 from torch import Tensor, nn
 from torch.nn import functional as F
+from usual import UsualCNN
 
 from xray_lightning.config import CONF, build, register_resolvers
 from xray_lightning.data.augment import CropRotateJitter
@@ -50,6 +51,7 @@ class Bare:
     images: Tensor  # (N, 1, S, S) uint8, on the device
     labels: Tensor
     class_weights: Tensor | None
+    label_smoothing: float
     batch_size: int
     augment: CropRotateJitter | None
     autocast: torch.dtype | None
@@ -66,7 +68,7 @@ class Bare:
             if self.augment is not None and draws is not None:
                 inputs = self.augment(inputs, draws[first : first + len(inputs)])
             with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-                loss = F.cross_entropy(self.network(inputs).float(), self.labels[rows], weight=self.class_weights)
+                loss = self.loss(self.network(inputs).float(), self.labels[rows])
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
@@ -75,16 +77,19 @@ class Bare:
         self.epochs += 1
         return now() - start
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing)
+
 
 class Usual(nn.Module):
     """The same function of grey images as `model=cnn`, in textbook order and PyTorch's own memory layout."""
 
-    def __init__(self, channels: list[int], size: int, classes: int) -> None:
+    def __init__(self, cfg: DictConfig, size: int, classes: int) -> None:
         super().__init__()
-        self.layers = usual_cnn(channels, size, classes)
+        self.network = UsualCNN(cfg, size, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers((images.float() / 255 - 0.5) / 0.25)
+        return self.network(images.float() / 255)
 
 
 class InTurn(Callback):
@@ -122,8 +127,8 @@ def model_of(cfg: DictConfig, data: XRayDataModule) -> XRayClassifier:
 def bare(cfg: DictConfig, data: XRayDataModule, trainer: Trainer, *, usual: bool = False, augment: bool = True) -> Bare:
     """With all that training has in this project: optimiser, schedule, class weights and precision."""
     model, device, rows = model_of(cfg, data), trainer.strategy.root_device, data.rows_of(TRAIN)
-    network = Usual(cfg.model.channels, data.image_size, len(data.class_names)) if usual else model
-    assert model.optimizer is not None and model.scheduler is not None
+    network = Usual(cfg.model, data.image_size, len(data.class_names)) if usual else model
+    assert model.optimizer is not None and model.scheduler is not None and not model.mixup
     optimizer = model.optimizer(network.to(device).parameters())
     return Bare(
         network,
@@ -133,6 +138,7 @@ def bare(cfg: DictConfig, data: XRayDataModule, trainer: Trainer, *, usual: bool
         torch.from_numpy(data.images[rows]).to(device),
         torch.from_numpy(data.labels[rows]).to(device),
         model.class_weights if model.class_weights is None else model.class_weights.to(device),
+        model.label_smoothing,
         data.batch_size,
         data.augment if augment else None,
         AUTOCAST.get(str(trainer.precision)),
@@ -173,7 +179,7 @@ def main() -> None:
             generate(folder / "COVID-19_Radiography_Dataset", IMAGES)
             keys += ["dataset=covid", f"paths.data={folder}", f"paths.cache={folder / 'cache'}"]
         keys += ["model=cnn", f"paths.run={folder}", f"paths.outputs={folder}", f"trainer.max_epochs={1 + epochs}"]
-        keys += ["~callbacks.early_stopping", "~callbacks.progress_bar", "trainer.enable_progress_bar=false"]
+        keys += ["~callbacks.progress_bar", "trainer.enable_progress_bar=false"]
         seconds, about = all_epochs(keys, folder)
     counted = {name: values[1:] for name, values in seconds.items()}
     rows = []

@@ -1,4 +1,4 @@
-"""Features of a frozen ResNet50: ways to compute them, in images per second.
+"""Features of a frozen ResNet50, the means over its last maps: ways to compute them, in images per second.
 
     [XRAY_RESNET50_WEIGHTS=<file>] python bench/features.py [device] [images]
 

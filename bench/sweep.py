@@ -1,18 +1,19 @@
 """The four experiments: plain Lightning, which reads files in worker processes, and this project's own command.
 
-    XRAY_DATA=<folder> python bench/sweep.py [--epochs 20] [--batches 80] [--whole] [--plain-only]
+    XRAY_DATA=<folder> python bench/sweep.py [--epochs 30] [--batches 80] [--whole] [--plain-only]
                                              [--datasets pneumonia,covid] [--models cnn,resnet50]
 
-Plain gets the same images on the same sides, and the same optimiser, schedule, batch sizes, class weights, validation
-and test. Only its CNN is augmented, since ours trains the ResNet50 on plain images. Its rows: float32, as Lightning is
-by itself, and the precision that trainer=auto takes here, or bf16-mixed where that is float32 too. Plain would take
-hours, so two epochs are trained, of `--batches` batches drawn at random, with whole validations and test, and the time
-is scaled:
+Plain gets the same images on the same sides, and the same networks, losses, optimisers, schedules, batch sizes,
+augmentation, validation and test. It sees one augmented version of each image in an epoch; in ours, that of the
+ResNet50 is longer: its head sees the features of each image and of all its model.views versions. Plain's rows: float32,
+as Lightning is by itself, and the precision that trainer=auto takes here, or bf16-mixed where that is float32 too.
+Plain would take hours, so two epochs are trained, of `--batches` batches drawn at random, with whole validations and
+test, and the time is scaled:
 
     that process, imports included, + (epochs - 2) second epochs + epochs * images left out * seconds an image
 
 the last measured in both epochs, but for their first and last batches. `--whole` adds plain runs without any scaling.
-Ours is measured as it is: the command, without early stopping, with an empty cache and then again with another seed.
+Ours is measured as it is: the command, with an empty cache and then again with another seed.
 All files are in the page cache: the splits are made first, which reads them.
 """
 
@@ -33,13 +34,14 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from timing import now, table, usual_cnn
+from timing import now, table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision import transforms
-from torchvision.models import resnet50
+from usual import Frozen, UsualCNN, usual_head
 
+from xray_lightning.models.resnet50 import IMAGENET_MEAN, IMAGENET_STD
 from xray_lightning.models.schedule import WarmupCosine
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -48,7 +50,6 @@ TIMED_EPOCHS = 2  # of a plain run that is scaled
 BATCH, EVAL_BATCH = 32, 128
 WORKERS = os.cpu_count() or 1
 MARGIN = 2 * WORKERS + 4  # batches of either end of an epoch, where workers fill their queues or are done
-GREY, IMAGENET = ([0.5], [0.25]), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 Job = dict[str, Any]  # what a plain run is told, and then what it took, as JSON
 
@@ -73,12 +74,14 @@ class Plain(LightningModule):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        classes = len(job["class_weights"])
-        if job["model"] == "cnn":
-            self.frozen, self.network = nn.Identity(), usual_cnn((16, 32, 64), job["size"], classes)
+        classes, self.settings = len(job["class_weights"]), job["model"]
+        self.frozen: nn.Module = nn.Identity()
+        if self.settings["name"] == "cnn":
+            self.network: nn.Module = UsualCNN(self.settings, job["size"], classes)
         else:
-            self.frozen, self.network = backbone(job["weights"]), nn.Linear(2048, classes)
-        self.loss = nn.CrossEntropyLoss(torch.tensor(job["class_weights"]))
+            self.frozen, self.network = Frozen(self.settings), usual_head(self.settings, classes)
+        smoothing = self.settings["label_smoothing"]
+        self.loss = nn.CrossEntropyLoss(torch.tensor(job["class_weights"]), label_smoothing=smoothing)
         self.accuracy = MulticlassAccuracy(classes, average="micro")
 
     def train(self, mode: bool = True) -> "Plain":
@@ -87,12 +90,16 @@ class Plain(LightningModule):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.frozen(images)
-        return self.network(features)
+        return self.network(self.frozen(images))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        loss = self.loss(self(batch[0]), batch[1])
+        features, labels, mixup = self.frozen(batch[0]), batch[1], self.settings["mixup"]
+        share = torch.distributions.Beta(mixup, mixup).sample().item() if mixup else 1.0
+        mixed = share * features + (1 - share) * features.flip(0) if mixup else features
+        logits = self.network(mixed)
+        loss = self.loss(logits, labels)
+        if mixup:
+            loss = share * loss + (1 - share) * self.loss(logits, labels.flip(0))
         self.log("train/loss", loss)
         return loss
 
@@ -104,19 +111,10 @@ class Plain(LightningModule):
     test_step = validation_step
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=1e-2)
-        schedule = WarmupCosine(optimizer, int(self.trainer.estimated_stepping_batches))
+        step, warmup = self.settings["optimizer"], self.settings["scheduler"]["warmup"]
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=step["lr"], weight_decay=step["weight_decay"])
+        schedule = WarmupCosine(optimizer, int(self.trainer.estimated_stepping_batches), warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def backbone(weights: str) -> nn.Module:
-    """`weights` as for model.weights."""
-    file = Path(weights).is_file()
-    network = resnet50(weights=None if file or weights == "random" else weights)
-    if file:
-        network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
-    network.fc = nn.Identity()
-    return network.requires_grad_(False)
 
 
 class Clock(Callback):
@@ -135,14 +133,16 @@ class Clock(Callback):
 
 
 def loaders(job: Job) -> dict[str, DataLoader]:
-    grey, square = job["model"] == "cnn", (job["size"], job["size"])
-    last = [transforms.ToTensor(), transforms.Normalize(*(GREY if grey else IMAGENET))]
+    grey, square, augment = job["model"]["name"] == "cnn", (job["size"], job["size"]), job["augment"]
+    last: list[Any] = [transforms.ToTensor()]
+    if not grey:  # the CNN normalises its images itself
+        last.append(transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD))
     resized = transforms.Compose([transforms.Resize(square), *last])
     changes = [
-        transforms.RandomResizedCrop(square, scale=(0.5, 1.0), ratio=(0.75, 1.33)),
-        transforms.RandomHorizontalFlip(),
-        transforms.RandomRotation(10),
-        transforms.ColorJitter(brightness=0.2, contrast=0.2),
+        transforms.RandomResizedCrop(square, scale=augment["scale"], ratio=augment["ratio"]),
+        transforms.RandomHorizontalFlip(augment["flip"]),
+        transforms.RandomRotation(augment["degrees"]),
+        transforms.ColorJitter(brightness=augment["brightness"], contrast=augment["contrast"]),
     ]
     augmented = transforms.Compose([*changes, *last])
 
@@ -152,7 +152,7 @@ def loaders(job: Job) -> dict[str, DataLoader]:
         return DataLoader(films, size, num_workers=WORKERS, persistent_workers=True, pin_memory=pin, **more)
 
     return {
-        "train": loader("train", augmented if grey else resized, BATCH, shuffle=True),
+        "train": loader("train", augmented, BATCH, shuffle=True),
         "val": loader("val", resized, EVAL_BATCH),
         "test": loader("test", resized, EVAL_BATCH),
     }
@@ -192,6 +192,7 @@ def run(command: Sequence[object]) -> float:
 def plain_job(dataset: str, model: str, cache: Path) -> Job:
     """All but precision and epochs, with the images on each side of this project's split."""
     from hydra import compose, initialize_config_dir  # here, since plain runs, which import this too, do without
+    from omegaconf import OmegaConf
 
     from xray_lightning.config import CONF, build, register_resolvers
     from xray_lightning.data.splits import SIDES
@@ -206,7 +207,8 @@ def plain_job(dataset: str, model: str, cache: Path) -> Job:
         for side in SIDES
     }
     random.Random(0).shuffle(images["train"])
-    about = {"model": model, "size": data.image_size, "weights": cfg.model.get("weights")}
+    model_settings, augment = (OmegaConf.to_container(node, resolve=True) for node in (cfg.model, cfg.dataset.augment))
+    about = {"model": model_settings, "augment": augment, "size": data.image_size}
     return about | {"images": images, "class_weights": data.class_weights()}
 
 
@@ -235,7 +237,7 @@ def ours(name: str, seed: int, options: argparse.Namespace, folder: Path) -> lis
     """Seconds of each experiment, as its status.json tells, and of the whole command."""
     keys = [f"dataset={options.datasets}", f"model={options.models}", f"trainer.max_epochs={options.epochs}"]
     keys += [f"seed={seed}", f"sweep={name}", f"paths.cache={folder / 'ours'}", f"paths.outputs={folder}"]
-    total = run([TRAIN, "-m", *keys, "~callbacks.early_stopping"])
+    total = run([TRAIN, "-m", *keys])
     runs = [folder / "sweeps" / name / f"{d}_{m}_s{seed}" / "status.json" for d, m in experiments(options)]
     return [*(json.loads(run.read_text())["seconds"] for run in runs), total]
 
@@ -267,7 +269,7 @@ def main() -> None:
     from xray_lightning.config import auto_precision
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("epochs", 20), ("batches", 80), ("datasets", "pneumonia,covid"), ("models", "cnn,resnet50")):
+    for name, default in (("epochs", 30), ("batches", 80), ("datasets", "pneumonia,covid"), ("models", "cnn,resnet50")):
         parser.add_argument(f"--{name}", type=type(default), default=default)
     for name in ("whole", "plain-only"):
         parser.add_argument(f"--{name}", action="store_true")

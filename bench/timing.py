@@ -1,17 +1,12 @@
-"""What the benchmarks share: a clock, the best of some runs, peak memory, a table, and the CNN as usually written."""
+"""What the benchmarks share: a clock, the best of some runs, peak memory and a table."""
 
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def now() -> float:
@@ -44,13 +39,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         shown.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(shown)
-
-
-def usual_cnn(channels: Sequence[int], size: int, classes: int) -> "nn.Sequential":
-    """The function of `model=cnn` on normalised images, with its layers in the order of textbooks."""
-    from torch import nn
-
-    layers: list[nn.Module] = []
-    for width_in, width_out in pairwise((1, *channels)):
-        layers += [nn.Conv2d(width_in, width_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * (size // 8) ** 2, classes))

@@ -14,7 +14,7 @@ Configure = Callable[..., DictConfig]
 
 
 def test_each_epoch_has_its_losses_and_scores(configure: Configure, tmp_path: Path) -> None:
-    record = train(configure("trainer.max_epochs=3", "callbacks.early_stopping.patience=9"))
+    record = train(configure("trainer.max_epochs=3"))
     history = read_history(tmp_path / "run/history.csv")
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert all(line[f"val/{name}"] is not None for line in history for name in SCALARS)

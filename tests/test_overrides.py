@@ -23,7 +23,7 @@ def _resolvers() -> None:
         ["model=resnet50", "model.dropout=choice(0.1,0.2)"],
         ["seed=range(0,3)"],
         ["experiment=demo"],
-        ["+model.new=1", "~callbacks.early_stopping", "hydra.verbose=true", "~logger"],
+        ["+model.new=1", "~callbacks.progress_bar", "hydra.verbose=true", "~logger"],
     ],
 )
 def test_valid_overrides_pass(overrides: list[str]) -> None:

@@ -14,11 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from xray_lightning.data.splits import TEST
 from xray_lightning.errors import XRayError
+from xray_lightning.history import read_history
 from xray_lightning.run import test as score
 from xray_lightning.run import train
 
 Configure = Callable[..., DictConfig]
 RANDOM = "model.weights=random"
+RESNET50 = ["model=resnet50", RANDOM, "model.views=0"]  # plain images alone, for speed
 FIGURES = (
     "confusion_matrix", "roc", "precision_recall", "reliability", "histograms", "decision_curve", "learning_curves",
     "most_wrong", "least_certain",
@@ -35,7 +37,7 @@ def scores(record: dict[str, Any]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("dataset", ["pneumonia", "covid"])
-@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+@pytest.mark.parametrize("model", [["model=cnn"], RESNET50], ids=["cnn", "resnet50"])
 def test_each_experiment_leaves_a_complete_run_folder(
     configure: Configure, tmp_path: Path, dataset: str, model: list[str]
 ) -> None:
@@ -62,7 +64,7 @@ def test_each_experiment_leaves_a_complete_run_folder(
     assert "synthetic radiographs" in record["notes"]
 
 
-@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+@pytest.mark.parametrize("model", [["model=cnn"], RESNET50], ids=["cnn", "resnet50"])
 def test_scoring_a_checkpoint_again_gives_the_same_digits(
     configure: Configure, tmp_path: Path, model: list[str]
 ) -> None:
@@ -75,7 +77,7 @@ def test_scoring_a_checkpoint_again_gives_the_same_digits(
     assert first == second
 
 
-@pytest.mark.parametrize("model", [["model=cnn"], ["model=resnet50", RANDOM]], ids=["cnn", "resnet50"])
+@pytest.mark.parametrize("model", [["model=cnn"], RESNET50], ids=["cnn", "resnet50"])
 def test_without_a_cache_the_scores_are_the_same_and_nothing_is_written(
     configure: Configure, tmp_path: Path, model: list[str]
 ) -> None:
@@ -98,10 +100,10 @@ def test_a_checkpoint_scores_without_the_run_that_made_it(configure: Configure, 
 
 
 def test_a_run_does_not_depend_on_the_runs_before_it(configure: Configure) -> None:
-    alone = train(configure("model=resnet50", RANDOM, run="alone"))
+    alone = train(configure(*RESNET50, run="alone"))
     train(configure("model=cnn", "seed=5", "trainer.deterministic=true", run="before"))
     torch.rand(7)
-    after = train(configure("model=resnet50", RANDOM, run="after"))
+    after = train(configure(*RESNET50, run="after"))
     assert scores(after) == scores(alone)
 
 
@@ -112,7 +114,7 @@ def test_seeds_share_one_test_set_and_train_differently(configure: Configure, tm
 
 
 def test_cached_features_train_the_same_head_as_running_the_backbone(configure: Configure) -> None:
-    settings = ["model=resnet50", RANDOM, "dataset.augment=null", "trainer.precision=32-true"]
+    settings = [*RESNET50, "dataset.augment=null", "trainer.precision=32-true"]
     cached = scores(train(configure(*settings, run="cached")))
     direct = scores(train(configure(*settings, "model.cache_features=false", run="direct")))
     assert cached["auroc"] == pytest.approx(direct["auroc"], abs=0.02)
@@ -123,7 +125,7 @@ def test_cached_features_train_the_same_head_as_running_the_backbone(configure: 
 def test_runs_of_other_seeds_and_heads_compute_no_features_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: int
 ) -> None:
-    settings = ["model=resnet50", RANDOM, f"model.views={views}", f"paths.cache={tmp_path / 'cache'}"]
+    settings = [*RESNET50, f"model.views={views}", f"paths.cache={tmp_path / 'cache'}"]
     train(configure(*settings, run="first"))
     features = sorted((tmp_path / "cache/features").glob("*.npy"))
     assert len(features) == 2 * (views + 1)  # the marks of each, too
@@ -132,7 +134,7 @@ def test_runs_of_other_seeds_and_heads_compute_no_features_again(
         raise AssertionError("features are computed again")
 
     monkeypatch.setattr("xray_lightning.models.resnet50.FusedResNet", computed)
-    for number, other in enumerate(["seed=1", "model.optimizer.lr=0.1", "model.dropout=0.5", "dataset.balance=none"]):
+    for number, other in enumerate(["seed=1", "model.optimizer.lr=0.1", "model.hidden=8", "dataset.balance=none"]):
         train(configure(*settings, other, run=str(number)))
     assert sorted((tmp_path / "cache/features").glob("*.npy")) == features
 
@@ -146,8 +148,15 @@ def test_a_run_that_is_done_is_not_run_again(configure: Configure, tmp_path: Pat
 
 def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None:
     train(configure())
-    with pytest.raises(XRayError, match=r"model\.optimizer\.lr: 0\.001 -> 0\.5"):
+    with pytest.raises(XRayError, match=r"model\.optimizer\.lr: 0\.003 -> 0\.5"):
         train(configure("model.optimizer.lr=0.5"))
+
+
+def test_early_stopping_is_a_choice(configure: Configure, tmp_path: Path) -> None:
+    settings = ["trainer.max_epochs=4", "model.optimizer.lr=0", "model.batch_norm=false"]  # nothing ever gets better
+    for chosen, epochs in ([], 4), (["callbacks=early_stopping", "callbacks.early_stopping.patience=1"], 2):
+        train(configure(*settings, *chosen, run=f"{epochs}"))
+        assert len(read_history(tmp_path / f"{epochs}/history.csv")) == epochs
 
 
 @pytest.mark.parametrize(
@@ -159,13 +168,14 @@ def test_a_done_run_with_other_settings_is_refused(configure: Configure) -> None
         ("trainer.precision=bf16-true", "bf16-true is not supported"),
         ("trainer.max_epochs=many", "Expected"),
         ("model.channels=[1,2]", "three widths"),
+        ("model.kernel_size=3", "Expected .*Sequence"),
         ("+model.width=3", "not an argument"),
         ("dataset.classes=[NORMAL,PNEUMNIA]", "Did you mean PNEUMONIA"),
         ("dataset.val_fraction=2", "between 0 and 1"),
         ("seed=-1", "seed=-1 is not valid"),
         ("model.optimizer.lr=-1", "Invalid learning rate"),
         ("model.optimizer.lr=1e30", "Training diverged"),
-        ("callbacks.early_stopping.monitor=val/auroq", "val/auroq"),
+        ("callbacks=early_stopping callbacks.early_stopping.monitor=val/auroq", "val/auroq"),
         ("dataset.augment.scale=[]", "two shares"),
         ("dataset.root=nowhere", "data.download dataset=pneumonia"),
         ("dataset.resize=streched", "Did you mean stretch"),
@@ -185,7 +195,7 @@ def test_a_wrong_value_is_one_clear_message(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(XRayError, match=message):
-        train(configure(override))
+        train(configure(*override.split()))
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert status["state"] == "failed" and status["error"]
 
@@ -197,7 +207,7 @@ def test_weights_that_cannot_be_had_fail_unless_the_demo_allows_it(
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    settings = ["model=resnet50", "model.weights=IMAGENET1K_V1"]
+    settings = ["model=resnet50", "model.weights=IMAGENET1K_V1", "model.views=0"]
     with pytest.raises(XRayError, match="XRAY_RESNET50_WEIGHTS"):
         train(configure(*settings, run="refused"))
     record = train(configure(*settings, "weights_fallback=random"))

@@ -1,6 +1,8 @@
 """Which images are chosen to be looked at, and where Grad-CAM finds what speaks for a class."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +26,25 @@ def cnn() -> CNNClassifier:
     return CNNClassifier(name="cnn", class_names=CLASSES, image_size=32, channels=(4, 4, 8)).eval()
 
 
-def resnet() -> FrozenResNet50Classifier:
+def resnet(**head: Any) -> FrozenResNet50Classifier:
     torch.manual_seed(0)
-    model = FrozenResNet50Classifier(name="resnet50", class_names=CLASSES, image_size=64, dropout=0.5).eval()
+    settings = head or {"feature_dropout": 0.5}
+    model = FrozenResNet50Classifier(name="resnet50", class_names=CLASSES, image_size=64, **settings).eval()
     for module in model.backbone.modules():  # random convolutions shrink their input: keep the maps alive
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(0.5)
     return model
+
+
+def stages() -> FrozenResNet50Classifier:
+    return resnet(stages=[2, 3, 4], hidden=24, dropout=0.5)
+
+
+def early() -> FrozenResNet50Classifier:
+    return resnet(stages=[1, 3])
+
+
+MODELS = pytest.mark.parametrize(("make", "size"), [(cnn, 32), (resnet, 64), (stages, 64), (early, 64)])
 
 
 class Mean(XRayClassifier):
@@ -60,18 +74,24 @@ def noise(count: int, size: int, seed: int = 0) -> np.ndarray:
 def by_hooks(model: XRayClassifier, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Equation 1 and 2 of the paper, with autograd's own hooks and one image at a time."""
     kept: dict[str, Tensor] = {}
-    layer = model.features if isinstance(model, CNNClassifier) else model.backbone.layer4[-1]
+    read = [] if isinstance(model, CNNClassifier) else [f"layer{stage}" for stage in model.stages]
+    layer = model.features if isinstance(model, CNNClassifier) else model.backbone.get_submodule(read[-1])[-1]
     handles = [
         layer.register_forward_hook(lambda _, __, output: kept.update(maps=output)),
         layer.register_full_backward_hook(lambda _, __, gradients: kept.update(slopes=gradients[0])),
     ]
+    for name in read:
+        stage = model.backbone.get_submodule(name)
+        mean = partial(lambda name, _, __, output: kept.update({name: output.mean(dim=(2, 3))}), name)
+        handles.append(stage.register_forward_hook(mean))
     found = []
     for image, target in zip(images, targets, strict=True):
         inputs = model.normalise(torch.from_numpy(image[None])).requires_grad_()
         if isinstance(model, CNNClassifier):
             logits = model.head(model.features(inputs).flatten(1))
         else:
-            logits = model.head(model.backbone(inputs))
+            model.backbone(inputs)
+            logits = model.head(torch.cat([kept[name] for name in read], dim=1))
         logits[0, int(target)].backward()
         weights = kept["slopes"][0].mean(dim=(1, 2))
         coarse = sum(w * m for w, m in zip(weights, kept["maps"][0], strict=True)).clamp(min=0).detach()
@@ -82,7 +102,7 @@ def by_hooks(model: XRayClassifier, images: np.ndarray, targets: np.ndarray) -> 
     return np.stack(found)
 
 
-@pytest.mark.parametrize(("make", "size"), [(cnn, 32), (resnet, 64)])
+@MODELS
 def test_the_differentiable_path_is_the_function_of_forward(make: Make, size: int) -> None:
     model, images = make(), torch.from_numpy(noise(3, size))
     path = model.attribution()
@@ -93,7 +113,7 @@ def test_the_differentiable_path_is_the_function_of_forward(make: Make, size: in
     assert path[1] in list(path[0].modules())
 
 
-@pytest.mark.parametrize(("make", "size"), [(cnn, 32), (resnet, 64)])
+@MODELS
 def test_maps_equal_those_of_plain_autograd_hooks(make: Make, size: int) -> None:
     images, targets = noise(10, size), np.arange(10) % 2  # more than one batch
     maps = grad_cam(make(), images, targets)
@@ -146,7 +166,7 @@ def test_a_model_without_a_layer_to_weigh_has_no_maps_and_no_images_give_none() 
     assert empty is not None and empty.shape == (0, 32, 32)
 
 
-@pytest.mark.parametrize(("make", "size"), [(cnn, 32), (resnet, 64)])
+@MODELS
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_it_was(make: Make, size: int, training: bool) -> None:
     model = make().train(training)
@@ -162,7 +182,7 @@ def test_the_model_is_left_as_it_was(make: Make, size: int, training: bool) -> N
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("make", "size"), [(cnn, 32), (resnet, 64)])
+@MODELS
 def test_inference_mode_autocast_and_inference_tensors_change_nothing(make: Make, size: int) -> None:
     images, targets = noise(2, size), np.array([0, 1])
     expected = grad_cam(make(), images, targets)

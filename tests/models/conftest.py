@@ -12,6 +12,7 @@ from lightning import Trainer
 from xray_lightning.data.batches import BatchLoader, RowSampler
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.models.cnn import CNNClassifier
+from xray_lightning.models.head import Standardise
 from xray_lightning.models.resnet50 import FrozenResNet50Classifier
 
 Fit = Callable[..., Trainer]
@@ -60,9 +61,10 @@ def make_cnn() -> Callable[..., CNNClassifier]:
 
 
 @pytest.fixture(scope="session")
-def shared_resnet() -> FrozenResNet50Classifier:
+def make_resnet() -> Callable[..., FrozenResNet50Classifier]:
     torch.manual_seed(0)
-    return FrozenResNet50Classifier(
+    return partial(
+        FrozenResNet50Classifier,
         name="resnet50",
         class_names=["NORMAL", "PNEUMONIA"],
         image_size=32,
@@ -70,12 +72,19 @@ def shared_resnet() -> FrozenResNet50Classifier:
     )
 
 
+@pytest.fixture(scope="session")
+def shared_resnet(make_resnet: Callable[..., FrozenResNet50Classifier]) -> FrozenResNet50Classifier:
+    return make_resnet()
+
+
 @pytest.fixture
 def resnet(shared_resnet: FrozenResNet50Classifier) -> FrozenResNet50Classifier:
     """One random backbone for all tests, with a new head for each."""
     torch.manual_seed(1)
     for layer in shared_resnet.head:
-        if isinstance(layer, torch.nn.Linear | torch.nn.BatchNorm1d):
+        if isinstance(layer, torch.nn.Linear):
             layer.reset_parameters()
+        if isinstance(layer, Standardise):
+            layer.load_state_dict(Standardise(shared_resnet.width).state_dict())
     shared_resnet.train()
     return shared_resnet

@@ -1,6 +1,6 @@
 """The backbone as it runs fastest is the function of torchvision's network, in each precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet, resnet50
 
 from xray_lightning.models import backbone
-from xray_lightning.models.backbone import FusedResNet
+from xray_lightning.models.backbone import FusedResNet, StageFeatures
 from xray_lightning.models.resnet50 import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 40
@@ -51,8 +51,25 @@ def exact(network: ResNet, images: Tensor) -> Tensor:
         network.float()
 
 
-def fused(network: ResNet, dtype: torch.dtype = torch.float32, size: int = SIZE) -> FusedResNet:
-    return FusedResNet(network, IMAGENET_MEAN, IMAGENET_STD, size, dtype)
+def exact_means(network: ResNet, images: Tensor) -> dict[int, Tensor]:
+    """Of each stage's maps, as torchvision's network passes them on."""
+    means: dict[int, Tensor] = {}
+    handles = [
+        network.get_submodule(f"layer{stage}").register_forward_hook(
+            lambda _, __, maps, stage=stage: means.update({stage: maps.mean(dim=(2, 3))})
+        )
+        for stage in (1, 2, 3, 4)
+    ]
+    exact(network, images)
+    for handle in handles:
+        handle.remove()
+    return means
+
+
+def fused(
+    network: ResNet, dtype: torch.dtype = torch.float32, size: int = SIZE, stages: Sequence[int] = (4,)
+) -> FusedResNet:
+    return FusedResNet(network, IMAGENET_MEAN, IMAGENET_STD, size, dtype, stages)
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -76,6 +93,29 @@ def test_in_bfloat16_it_is_as_exact_as_autocast(network: ResNet) -> None:
     found = fused(network, torch.bfloat16)(images)
     assert found.dtype == torch.float32
     assert 0 < error(found, expected) < 1.5 * error(usual, expected)
+
+
+@pytest.mark.parametrize("stages", [[1], [3], [2, 3], [1, 4], [1, 2, 3, 4], [4, 2], [3, 1, 3]], ids=str)
+def test_means_over_the_maps_of_any_stages_stand_side_by_side(network: ResNet, stages: list[int]) -> None:
+    images = greys(3)
+    means = exact_means(network, images)
+    expected = torch.cat([means[stage] for stage in sorted(set(stages))], dim=1)
+    quick = fused(network, stages=stages)(images)
+    network.double()
+    slow = StageFeatures(network, stages)(normalised(images.double()))
+    network.float()
+    assert quick.dtype == slow.dtype == torch.float32 and quick.shape == slow.shape == expected.shape
+    assert error(quick, expected) < 1e-3 * expected.std()
+    torch.testing.assert_close(slow.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.enable_grad()
+def test_gradients_pass_through_the_features_of_every_stage(network: ResNet) -> None:
+    images = normalised(greys(1).float()).requires_grad_()
+    features = StageFeatures(network, [2, 3, 4])(images)
+    for part in features.split([512, 1024, 2048], dim=1):
+        (slope,) = torch.autograd.grad(part.sum(), images, retain_graph=True)
+        assert slope.isfinite().all() and slope.abs().sum() > 0
 
 
 def test_borders_are_padded_with_what_the_network_takes_for_zero(network: ResNet) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from torch import Tensor
 from torch.nn import functional as F
 
 from xray_lightning.data.batches import BatchLoader, RowSampler
+from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.metrics import SCALARS, scalar_metrics
 from xray_lightning.models.cnn import CNNClassifier
 from xray_lightning.models.schedule import WarmupCosine
@@ -44,6 +46,70 @@ def test_loss_is_the_weighted_smoothed_cross_entropy(
     )
     trainer = fit(model, images, labels, max_steps=1, batch_size=len(labels))
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def one_step(model: CNNClassifier, monkeypatch: pytest.MonkeyPatch, images: Tensor, labels: Tensor) -> Tensor:
+    monkeypatch.setattr(model, "log", lambda *args, **options: None)  # which a trainer would take
+    return model.training_step((images, labels), 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("weights", "smoothing"), [(None, 0.0), ([0.4, 2.5], 0.2)])
+def test_mixup_takes_images_and_targets_in_the_same_shares(
+    make_cnn: Callable[..., CNNClassifier],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    weights: list[float] | None,
+    smoothing: float,
+) -> None:
+    model = make_cnn(mixup=0.4, class_weights=weights, label_smoothing=smoothing)
+    images, labels = map(torch.from_numpy, uneven(8))
+    torch.manual_seed(seed)
+    share = torch.distributions.Beta(0.4, 0.4).sample().item()
+    torch.manual_seed(seed)
+    found = one_step(model, monkeypatch, images, labels).item()
+
+    pixels = images.numpy().astype(np.float64)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(share * pixels + (1 - share) * pixels[::-1])).double()
+    lost, w = -logits.log_softmax(dim=1).numpy(), np.array(weights or [1.0, 1.0])
+
+    def loss(targets: np.ndarray) -> float:
+        shares = (1 - smoothing) * np.eye(2)[targets] + smoothing / 2
+        return float((shares * w * lost).sum() / w[targets].sum())
+
+    expected = share * loss(labels.numpy()) + (1 - share) * loss(labels.numpy()[::-1])
+    assert 0 < share < 1 and found == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_mixup_nothing_is_drawn_and_with_it_gradients_reach_every_parameter(
+    make_cnn: Callable[..., CNNClassifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = map(torch.from_numpy, uneven(8))
+    plain = make_cnn()
+    state = torch.get_rng_state()
+    expected = F.cross_entropy(plain(images), labels)
+    assert torch.equal(one_step(plain, monkeypatch, images, labels), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    mixed = make_cnn(mixup=1.0)
+    one_step(mixed, monkeypatch, images, labels).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in mixed.parameters())
+
+
+def test_mixup_is_of_training_alone(make_cnn: Callable[..., CNNClassifier], fit: Callable[..., Trainer]) -> None:
+    images, labels = uneven()
+    model = make_cnn(mixup=0.4)
+    trainer = fit(model, images, labels, max_epochs=1)
+    with torch.no_grad():
+        logits = model.eval()(torch.from_numpy(images))
+    expected = F.cross_entropy(logits, torch.from_numpy(labels)).item()
+    assert trainer.callback_metrics["val/log_loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("mixup", [-0.1, float("nan"), float("inf")])
+def test_a_mixup_that_cannot_be_is_refused(make_cnn: Callable[..., CNNClassifier], mixup: float) -> None:
+    with pytest.raises(XRayError, match=r"^model\.mixup="):
+        make_cnn(mixup=mixup)
 
 
 def test_validation_metrics_are_of_the_whole_set_not_means_of_batches(

@@ -22,13 +22,13 @@ from xray_lightning.data.batches import BatchLoader, RowSampler
 from xray_lightning.errors import XRayError
 from xray_lightning.models.checkpoint import load_classifier, read_checkpoint
 from xray_lightning.models.convex import ConvexResNet50Classifier, Solution, TrainingRows, fit_softmax
-from xray_lightning.models.resnet50 import FEATURES
 from xray_lightning.run import test as score
 from xray_lightning.run import train
 
 Arrays = tuple[np.ndarray, np.ndarray]
 CPU = torch.device("cpu")
 STEPS = 3
+WIDTH = 2048  # features of the last stage
 make = partial(
     ConvexResNet50Classifier,
     name="resnet50_convex",
@@ -141,10 +141,10 @@ def model(shared: ConvexResNet50Classifier) -> Iterator[ConvexResNet50Classifier
 
 @pytest.fixture(scope="module")
 def data() -> Arrays:
-    """Features (30, 2048) float16 and labels of two classes, of which the first has two thirds."""
+    """Features (30, WIDTH) float16 and labels of two classes, of which the first has two thirds."""
     generator = np.random.default_rng(0)
     labels = (np.arange(30) % 3 == 0).astype(np.int64)
-    features = generator.gamma(2, size=(30, FEATURES)) * generator.gamma(2, size=FEATURES)
+    features = generator.gamma(2, size=(30, WIDTH)) * generator.gamma(2, size=WIDTH)
     features[labels == 1, :40] *= 1.5
     return features.astype(np.float16), labels
 
@@ -273,6 +273,9 @@ def test_what_keeps_the_path_from_its_end_is_told(
         ({"max_iterations": 0}, r"model\.max_iterations=0 is not valid"),
         ({"tolerance": 0.0}, r"model\.tolerance=0\.0 is not valid"),
         ({"dropout": 0.1}, r"model\.dropout is for model=resnet50"),
+        ({"feature_dropout": 0.1}, r"model\.feature_dropout is for"),
+        ({"hidden": 8}, r"model\.hidden is for"),
+        ({"mixup": 0.4}, r"model\.mixup is for"),
         ({"optimizer": partial(torch.optim.SGD, lr=1.0)}, r"model\.optimizer is for"),
         ({"cache_features": False}, r"model\.cache_features is for"),
     ],
@@ -280,6 +283,13 @@ def test_what_keeps_the_path_from_its_end_is_told(
 def test_what_has_no_meaning_is_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(XRayError, match=message):
         make(**value)
+
+
+def test_the_head_is_linear_on_the_features_of_all_stages() -> None:
+    model, images = make(stages=[1, 2]), torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    features = model.embed(images)
+    assert [type(layer) for layer in model.head] == [torch.nn.Linear] and features.shape == (2, 256 + 512)
+    assert torch.equal(model(images), F.linear(features, *model.head[-1].parameters()))
 
 
 def test_rows_that_are_not_all_there_are_refused(

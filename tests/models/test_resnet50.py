@@ -1,9 +1,7 @@
 """The frozen ResNet50: nothing but its head moves, and features stand for images."""
 
 from collections.abc import Callable
-from copy import copy, deepcopy
-from dataclasses import dataclass
-from functools import partial
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from xray_lightning.data.augment import CropRotateJitter
-from xray_lightning.data.batches import BatchLoader, RowSampler
 from xray_lightning.errors import XRayError
 from xray_lightning.models.backbone import FusedResNet
 from xray_lightning.models.features import ImageSource
-from xray_lightning.models.resnet50 import FEATURES, FrozenResNet50Classifier
+from xray_lightning.models.resnet50 import FrozenResNet50Classifier
 
 Arrays = tuple[np.ndarray, np.ndarray]
+Make = Callable[..., FrozenResNet50Classifier]
 SIZE = 32
 
 
@@ -70,7 +67,7 @@ def test_features_and_images_give_the_same_logits(resnet: FrozenResNet50Classifi
     images = torch.from_numpy(random_images(4))
     resnet.eval()
     features = resnet.embed(images)
-    assert features.shape == (4, FEATURES) and not features.requires_grad
+    assert features.shape == (4, 2048) and not features.requires_grad
     torch.testing.assert_close(resnet(features), resnet(images), rtol=0, atol=0)
 
 
@@ -95,7 +92,7 @@ def test_prepared_features_are_the_embedding_within_half_precision(
 ) -> None:
     images = random_images(6)
     features = resnet.prepare_inputs(source(images, "content", tmp_path), np.arange(6))
-    assert features.dtype == np.float16 and features.shape == (6, FEATURES)
+    assert features.dtype == np.float16 and features.shape == (6, 2048)
     expected = resnet.embed(torch.from_numpy(images))
     torch.testing.assert_close(torch.from_numpy(np.array(features)).float(), expected, rtol=1e-3, atol=1e-4)
 
@@ -137,12 +134,16 @@ def test_without_cached_features_the_images_pass(resnet: FrozenResNet50Classifie
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"stages": [2, 4], "hidden": 16, "dropout": 0.2, "feature_dropout": 0.2, "mixup": 0.4}], ids=str
+)
 def test_head_trains_on_features(
-    resnet: FrozenResNet50Classifier, fit: Callable[..., object], bright_and_dark: Arrays, tmp_path: Path
+    make_resnet: Make, fit: Callable[..., object], bright_and_dark: Arrays, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     images, labels = bright_and_dark
+    resnet = make_resnet(**settings)
     features = resnet.prepare_inputs(source(images, "bright and dark", tmp_path), np.arange(16))
-    fit(resnet, features, labels, max_steps=300)
+    fit(resnet, features, labels, max_steps=100)
     with torch.no_grad():
         predicted = resnet.eval()(torch.from_numpy(images)).argmax(dim=1)
     assert (predicted.numpy() == labels).all()
@@ -211,88 +212,79 @@ def test_random_weights_are_the_same_for_every_seed() -> None:
     assert len(digests) == 1
 
 
-def test_views_are_features_of_augmented_images_each_with_its_own_draws(
-    resnet: FrozenResNet50Classifier, tmp_path: Path
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"dropout": -0.1}, "model.dropout"),
+        ({"dropout": 1.0}, "model.dropout"),
+        ({"feature_dropout": 1.5}, "model.feature_dropout"),
+        ({"hidden": -1}, "model.hidden"),
+        ({"stages": []}, "model.stages"),
+        ({"stages": [0]}, "model.stages"),
+        ({"stages": [1, 5]}, "model.stages"),
+        ({"image_size": 31}, "dataset.image_size"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(make_resnet: Make, settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(XRayError, match=rf"^{named}="):
+        make_resnet(**settings)
+
+
+def test_the_order_of_stages_and_one_named_twice_change_nothing(make_resnet: Make) -> None:
+    images = torch.from_numpy(random_images(2))
+    found = [make_resnet(stages=stages).embed(images) for stages in ([2, 4], [4, 2, 2])]
+    assert found[0].shape == (2, 512 + 2048) and torch.equal(found[0], found[1])
+
+
+def test_features_of_other_stages_are_kept_apart(make_resnet: Make, tmp_path: Path) -> None:
+    images, files = random_images(3), set()
+    for stages in ([4], [3, 4], [4, 3], [3]):
+        model = make_resnet(stages=stages)
+        features = model.prepare_inputs(source(images, "content", tmp_path), np.arange(3))
+        assert features.shape == (3, model.width) and isinstance(features, np.memmap)
+        expected = model.embed(torch.from_numpy(images))
+        torch.testing.assert_close(torch.from_numpy(np.array(features)).float(), expected, rtol=1e-3, atol=1e-3)
+        files.add(features.filename)
+    assert len(files) == 3
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_the_head_is_what_numpy_makes_of_features_by_the_statistics_of_training(
+    make_resnet: Make, fit: Callable[..., object], hidden: int
 ) -> None:
-    images, augment = random_images(5), CropRotateJitter()
-    several = with_views(resnet, 2)
-    views = several.prepare_training(source(images, "content", tmp_path), np.arange(5), augment)
-    assert len(views) == 10 and views.shape == (10, FEATURES) and views.ndim == 2
-    for row in range(10):
-        view, image = divmod(row, 5)
-        expected = several.embed(augment(torch.from_numpy(images), augment.draws(5, view)))[image]
-        found = torch.from_numpy(views[np.array([row])])[0]
-        torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
-    plain = several.prepare_inputs(source(images, "content", tmp_path), np.arange(5))
-    assert not np.allclose(plain[np.arange(5)], views[np.arange(5)], atol=1e-2)
+    model = make_resnet(stages=[1], hidden=hidden, feature_dropout=0.5, dropout=0.5)
+    rows = np.random.default_rng(0).gamma(2, size=(21, 256)).astype(np.float16)
+    fit(model, rows, np.arange(21) % 2, max_epochs=2)
+    exact = rows.astype(np.float64)
+    found = (exact - exact.mean(axis=0)) / exact.std(axis=0)
+    linear = [layer for layer in model.eval().head if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == ([256, 5] if hidden else [256])
+    for number, layer in enumerate(linear):
+        found = np.maximum(found, 0) if number else found
+        found = found @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.from_numpy(rows)), found, rtol=1e-3, atol=1e-4)
 
 
-def test_more_views_reuse_those_there_are_and_other_settings_none(
-    resnet: FrozenResNet50Classifier, tmp_path: Path
+def test_mixup_is_of_features_whether_they_are_cached_or_not(
+    make_resnet: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, rows = random_images(3), np.arange(3)
-
-    def files(count: int, augment: CropRotateJitter) -> set[str]:
-        with_views(resnet, count).prepare_training(source(images, "content", tmp_path), rows, augment)
-        return {file.name for file in tmp_path.glob("*.npy") if "done" not in file.name}
-
-    one, three = files(1, CropRotateJitter()), files(3, CropRotateJitter())
-    assert len(one) == 1 and one < three and len(three) == 3
-    assert files(2, CropRotateJitter()) == three
-    assert len(files(1, CropRotateJitter(degrees=5.0))) == 4
-
-
-def test_batches_of_views_carry_the_labels_of_their_images(resnet: FrozenResNet50Classifier, tmp_path: Path) -> None:
-    images, labels = random_images(4), np.arange(4)
-    views = with_views(resnet, 3).prepare_training(
-        source(images, "content", tmp_path), np.arange(4), CropRotateJitter()
-    )
-    seen = []
-    for inputs, batch_labels in BatchLoader(views, labels, RowSampler(np.arange(12), seed=0), 5):
-        for one, label in zip(inputs, batch_labels, strict=True):
-            rows = np.flatnonzero((views[np.arange(12)] == one.numpy()).all(axis=1))
-            assert len(rows) == 1 and rows[0] % 4 == label
-            seen.append(int(rows[0]))
-    assert sorted(seen) == list(range(12))
+    images, labels = torch.from_numpy(random_images(6)), torch.arange(6) % 2
+    cached = make_resnet(stages=[1, 2], hidden=4, mixup=1.0)
+    direct = deepcopy(cached)
+    losses = []
+    for model, inputs in ((cached, cached.embed(images)), (direct, images)):
+        monkeypatch.setattr(model, "log", lambda *args, **options: None)  # which a trainer would take
+        torch.manual_seed(0)
+        losses.append(model.training_step((inputs, labels), 0))
+    torch.testing.assert_close(losses[0], losses[1])
 
 
-def with_views(resnet: FrozenResNet50Classifier, views: int) -> FrozenResNet50Classifier:
-    other = copy(resnet)
-    other.views = views
-    return other
-
-
-@dataclass(frozen=True)
-class Negative:
-    def draws(self, count: int, *key: int) -> Tensor:
-        return torch.zeros(count, 1)
-
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        return 255.0 - images
-
-
-def test_any_dataclass_may_augment_and_nothing_else(resnet: FrozenResNet50Classifier, tmp_path: Path) -> None:
-    images, rows = random_images(2), np.arange(2)
-    views = with_views(resnet, 1).prepare_training(source(images, "content", tmp_path), rows, Negative())  # type: ignore[arg-type]
-    expected = resnet.embed(torch.from_numpy(255 - images))
-    torch.testing.assert_close(torch.from_numpy(views[rows]).float(), expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(XRayError, match=r"dataset\.augment is .*Give it a dataclass"):
-        with_views(resnet, 1).prepare_training(source(images, "content", tmp_path), rows, print)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("settings", [{"views": -1}, {"views": 2, "cache_features": False}])
-def test_views_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(XRayError, match=r"^model\.views="):
-        FrozenResNet50Classifier(name="resnet50", class_names=["A", "B"], image_size=SIZE, **settings)
-
-
-def test_views_need_an_augmentation(resnet: FrozenResNet50Classifier, tmp_path: Path) -> None:
-    with pytest.raises(XRayError, match=r"dataset\.augment is null"):
-        with_views(resnet, 2).prepare_training(source(random_images(1), "content", tmp_path), np.arange(1), None)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.5])
-def test_a_dropout_that_is_no_share_is_refused(dropout: float) -> None:
-    build = partial(FrozenResNet50Classifier, name="resnet50", class_names=["A", "B"], image_size=SIZE)
-    with pytest.raises(XRayError, match=r"^model\.dropout="):
-        build(dropout=dropout)
+def test_dropout_is_of_training_alone_and_of_features_and_units(make_resnet: Make) -> None:
+    features = torch.rand(4, 256)
+    for settings in ({"feature_dropout": 0.5}, {"dropout": 0.5, "hidden": 16}):
+        model = make_resnet(stages=[1], **settings)
+        model(features)
+        assert not torch.equal(model(features), model(features))
+        model.eval()
+        assert torch.equal(model(features), model(features))

@@ -56,7 +56,7 @@ class XRayDataModule(LightningDataModule):
         split_file: str | None = None,
         on_leak: Literal["refuse", "warn"] = "refuse",
         on_bad_image: Literal["stop", "skip"] = "stop",
-        balance: Literal["weighted_loss", "sampling", "none"] = "weighted_loss",
+        balance: Literal["none", "weighted_loss", "sampling"] = "none",
         augment: CropRotateJitter | None = None,
     ) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """torchvision's ResNet50 as its features are computed: the same function with less work."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ GPU_PIXELS = 256 * 224 * 224  # enough to keep a GPU busy; their largest maps ta
 
 
 class FusedResNet(nn.Module):
-    """A ResNet of bottleneck blocks in eval mode, without its `fc`: grey images in, mean features out.
+    """A ResNet of bottleneck blocks in eval mode, without its `fc`: grey images in, means over its stages' maps out.
 
     Each BatchNorm is folded into its convolution. The three equal channels that a grey image would be copied to, and
     their normalisation (x / 255 - mean) / std, are folded into the first one, which is left with one input channel;
@@ -26,10 +26,17 @@ class FusedResNet(nn.Module):
     offset: Tensor
 
     def __init__(
-        self, network: ResNet, mean: Sequence[float], std: Sequence[float], size: int, dtype: torch.dtype
+        self,
+        network: ResNet,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        dtype: torch.dtype,
+        stages: Sequence[int] = (4,),
     ) -> None:
         super().__init__()
         self.dtype = dtype
+        self.stages = stages
         first = FusedConv(network.conv1, network.bn1, relu=False)
         scale = 1 / torch.tensor(std).to(first.weight).view(1, -1, 1, 1)
         constant = (MIDDLE / 255 - torch.tensor(mean).to(scale).view(1, -1, 1, 1)) * scale
@@ -39,21 +46,47 @@ class FusedResNet(nn.Module):
         first.bias = torch.zeros_like(first.bias)
         self.first = first
         self.pool = network.maxpool
-        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-        self.blocks = nn.Sequential(*(FusedBottleneck(block) for stage in stages for block in stage))
+        self.layers = nn.ModuleList(nn.Sequential(*map(FusedBottleneck, layer)) for layer in layers_of(network))
         for module in self.modules():
             if isinstance(module, FusedConv):
                 module.store_as(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, S, S) with grey values 0 to 255 of any dtype -> (B, features) float32."""
+        """(B, 1, S, S) with grey values 0 to 255 of any dtype -> (B, features) float32, one stage after the other."""
         pixels = PIXELS.get(images.device.type, GPU_PIXELS)
         return torch.cat([self._features(part) for part in images.split(max(1, pixels // images[0].numel()))])
 
     def _features(self, images: Tensor) -> Tensor:
         grey = _channels_last((images.float() / MIDDLE - 1).to(self.dtype))
         maps = self.pool(self.first(grey).add_(self.offset).relu_())
-        return self.blocks(maps).float().mean(dim=(2, 3))
+        return pooled(maps, self.layers, self.stages)
+
+
+class StageFeatures(nn.Module):
+    """What `FusedResNet` computes from normalised images (B, 3, S, S), by the network as it is, with gradients."""
+
+    def __init__(self, network: ResNet, stages: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        self.layers = nn.ModuleList(layers_of(network))
+        self.stages = stages
+
+    def forward(self, images: Tensor) -> Tensor:
+        return pooled(self.stem(images), self.layers, self.stages)
+
+
+def layers_of(network: ResNet) -> list[nn.Sequential]:
+    return [network.layer1, network.layer2, network.layer3, network.layer4]
+
+
+def pooled(maps: Tensor, layers: Iterable[nn.Module], stages: Sequence[int]) -> Tensor:
+    """The means over the maps of `stages`, counted from 1, side by side: (B, features) float32."""
+    means = []
+    for stage, layer in zip(range(1, max(stages) + 1), layers, strict=False):
+        maps = layer(maps)
+        if stage in stages:
+            means.append(maps.float().mean(dim=(2, 3)))
+    return torch.cat(means, dim=1)
 
 
 class FusedBottleneck(nn.Module):

@@ -1,6 +1,7 @@
 """The LightningModule that every classifier shares: loss, metrics, optimiser, and a checkpoint that stands alone."""
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from xray_lightning.models.features import ImageSource
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
-CARD_FORMAT = 3
+CARD_FORMAT = 4
 TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
 
 
@@ -49,16 +50,20 @@ class XRayClassifier(LightningModule, ABC):
         std: Sequence[float] = (0.25,),
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise XRayError(f"model.label_smoothing={label_smoothing} is not valid. Give a share from 0 to 1.")
+        if not 0 <= mixup < math.inf:
+            raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or a positive number such as 0.4.")
         self.name = name
         self.class_names = list(class_names)
         self.image_size = image_size
         self.label_smoothing = label_smoothing
+        self.mixup = mixup
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.card: dict[str, Any] = {
@@ -104,12 +109,22 @@ class XRayClassifier(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, labels = batch
-        loss = F.cross_entropy(
-            self(inputs).float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
+        loss = self._mixed_loss(inputs.float(), labels) if self.mixup else self._loss(self(inputs).float(), labels)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         return loss
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing)
+
+    def _mixed_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Of each row mixed with another one of the batch, whose order is random already.
+
+        Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+        """
+        share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+        logits = self(share * inputs + (1 - share) * inputs.flip(0)).float()
+        return share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels.flip(0))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         inputs, labels = batch

@@ -10,36 +10,93 @@ from torch import Tensor, nn
 from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 
+LEAST_CONTRAST = 8.0  # grey values: so far from nothing that an even image stays even, and noise noise
+
 
 class CNNClassifier(XRayClassifier):
-    """Three convolutions, three ReLU, three 2x2 max-poolings, one fully connected layer."""
+    """Three convolutions, three ReLU, three 2x2 max-poolings, one fully connected layer.
 
-    def __init__(self, channels: Sequence[int] = (16, 32, 64), kernel_size: int = 3, **shared: Any) -> None:
+    With `batch_norm` each convolution is followed by a BatchNorm, which after training is one with it: the layers
+    stay ten. `standardise` scales each image by its own mean and standard deviation, in place of fixed ones.
+    With `mirror` a prediction is that of the mean of the logits of an image and of its left-right mirror image.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64),
+        kernel_size: Sequence[int] = (3, 3, 3),
+        stride: Sequence[int] = (1, 1, 1),
+        batch_norm: bool = False,
+        standardise: bool = False,
+        mirror: bool = False,
+        dropout: float = 0.0,
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
         self.save_hyperparameters(ignore=TRAINING_ONLY, logger=False)
-        if len(channels) != 3 or min(channels) < 1:
-            raise XRayError(f"model.channels={list(channels)} must be three widths, such as [16,32,64].")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise XRayError(f"model.kernel_size={kernel_size} must be an odd number, such as 3.")
-        if self.image_size < 8:
-            raise XRayError(f"dataset.image_size={self.image_size} is too small: three poolings need 8 or more.")
+        _check("channels", channels, min(channels, default=0) > 0, "widths, such as [16,32,64]")
+        _check("kernel_size", kernel_size, all(k > 0 and k % 2 for k in kernel_size), "odd sides, such as [3,3,3]")
+        _check("stride", stride, min(stride, default=0) > 0, "steps in pixels, such as [1,1,1]")
+        if not 0 <= dropout < 1:
+            raise XRayError(f"model.dropout={dropout} is not valid. Give a share from 0 to below 1.")
+        self.standardise, self.mirror = standardise, mirror
+        if standardise:
+            self.card["preprocessing"] |= {"mean": "of each image", "std": "of each image"}
+        side = _side(self.image_size, stride)
+        if side < 1:
+            raise XRayError(
+                f"dataset.image_size={self.image_size} is too small: this network needs {_least_size(stride)} or more."
+            )
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise((1, *channels)):
+        for (width_in, width_out), kernel, step in zip(pairwise((1, *channels)), kernel_size, stride, strict=True):
             layers += [
-                nn.Conv2d(width_in, width_out, kernel_size, padding=kernel_size // 2),
+                nn.Conv2d(width_in, width_out, kernel, step, kernel // 2, bias=not batch_norm),
+                *[nn.BatchNorm2d(width_out)] * batch_norm,
                 nn.MaxPool2d(2),  # before ReLU: the same values, since both keep order, from a quarter of the work
                 nn.ReLU(),
             ]
-        side = self.image_size // 8
         # channels-last lets the CPU's and the GPU's convolution kernels read without rearranging
         self.features = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1] * side * side, len(self.class_names))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        if not self.standardise:
+            return super().normalise(images)
+        images = images.float()
+        std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
+        return (images - mean) / (std + LEAST_CONTRAST)
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        return self.head(self.features(inputs).flatten(1))
+        if self.training or not self.mirror:
+            return self._logits(inputs)
+        return (self._logits(inputs) + self._logits(inputs.flip(3))) / 2
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        return self.head(self.dropout(self.features(inputs).flatten(1)))
 
     def attribution(self) -> tuple[nn.Module, nn.Module]:
         """The map after the last pooling and ReLU: before them are values that the head never reads, those smaller
         than their neighbours and those below zero."""
         return nn.Sequential(self.features, nn.Flatten(), self.head), self.features
+
+
+def _side(size: int, stride: Sequence[int]) -> int:
+    """Of the last map."""
+    for step in stride:
+        size = -(-size // step) // 2
+    return size
+
+
+def _least_size(stride: Sequence[int]) -> int:
+    """Of images whose last map has one pixel."""
+    size = 1
+    for step in reversed(stride):
+        size = (2 * size - 1) * step + 1
+    return size
+
+
+def _check(key: str, values: Sequence[int], valid: bool, expected: str) -> None:
+    if len(values) != 3 or not valid:
+        raise XRayError(f"model.{key}={list(values)} must be three {expected}.")

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xray_lightning.data.batches import Batch
 from xray_lightning.errors import XRayError
+from xray_lightning.models.head import floored
 from xray_lightning.models.resnet50 import FrozenResNet50Classifier
 
 log = logging.getLogger(__name__)
-LEAST_STD = 0.1  # what hardly varies in training would otherwise weigh most where it does, in new images
 HISTORY = 50  # steps that L-BFGS remembers; measured: with 20 it takes up to 1.5 times as many, with 100 hardly fewer
 
 
@@ -73,15 +73,13 @@ def fit_softmax(
 
 
 class TrainingRows:
-    """Labels and standardised features. What varies less than LEAST_STD of the median feature is divided by that."""
+    """Labels and standardised features. See `floored` for what hardly varies."""
 
     def __init__(self, batches: Sequence[Batch], classes: int, device: torch.device) -> None:
         features = torch.cat([inputs for inputs, _ in batches]).to(device).double()
         self.labels = torch.cat([labels for _, labels in batches]).to(device)
         self.mean = features.mean(dim=0)
-        std = features.std(dim=0, correction=0)
-        least = LEAST_STD * std.median()
-        self.std = std.clamp_min(least if least > 0 else 1)
+        self.std = floored(features.std(dim=0, correction=0))
         self.features = features.sub_(self.mean).div_(self.std)
         self.head = features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)  # solved for last
 
@@ -116,9 +114,18 @@ class ConvexResNet50Classifier(FrozenResNet50Classifier):
                 raise XRayError(f"model.{key}={count} is not valid. Give a whole number of at least 1.")
         if not 0 < tolerance < 1:
             raise XRayError(f"model.tolerance={tolerance} is not valid. Give a small number above zero, such as 1e-6.")
-        for key, own in (("dropout", False), ("optimizer", False), ("scheduler", False), ("cache_features", True)):
+        for key, own in (
+            ("hidden", False),
+            ("dropout", False),
+            ("feature_dropout", False),
+            ("mixup", False),
+            ("optimizer", False),
+            ("scheduler", False),
+            ("cache_features", True),
+        ):
             if bool(shared.get(key, own)) is not own:
                 raise XRayError(f"model.{key} is for model=resnet50. Here the head is solved for: leave the key out.")
+        self.head = nn.Sequential(nn.Linear(self.width, len(self.class_names)))
         self.strengths: list[float] = np.geomspace(l2_range[0], l2_range[1], l2_steps).tolist()
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.forget_rows()

@@ -1,6 +1,7 @@
 """ImageNet's ResNet50 with a frozen backbone and a new head."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any, Literal
 
@@ -10,16 +11,18 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from xray_lightning.data.augment import CropRotateJitter
+from xray_lightning.data.batches import Batch
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
-from xray_lightning.models.backbone import FusedResNet
+from xray_lightning.models.backbone import FusedResNet, StageFeatures, layers_of
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 from xray_lightning.models.features import FeatureStore, ImageSource, Views
+from xray_lightning.models.head import Standardise
 from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-FEATURES = 2048
+FEATURES = (256, 512, 1024, 2048)  # of each stage
 FEATURES_VERSION = 2  # of the way they are computed; another one never takes the features of this one
 BATCH = {"cpu": 16}  # images that are computed together
 GPU_BATCH = 512
@@ -29,14 +32,19 @@ class FrozenResNet50Classifier(XRayClassifier):
     """He et al., "Deep Residual Learning", 2016. The grey image enters as three equal channels.
 
     The backbone stays in eval mode and without gradients whatever Lightning sets, so neither its parameters
-    nor its BatchNorm statistics move. `forward` takes images or their features (B, 2048). With `cache_features` the
-    head trains on features computed once: of the plain images, or of `views` augmented versions of each.
+    nor its BatchNorm statistics move. Its features are the means over the maps of `stages`, of which 4 is the last.
+    `forward` takes images or features (B, width). With `cache_features` the head trains on features computed once: of
+    the plain images and, for each of `views`, of an augmented version of each. The head is linear, or has one layer
+    of `hidden` units.
     """
 
     def __init__(
         self,
         weights: str = RANDOM,
         fallback: Literal["random"] | None = None,
+        stages: Sequence[int] = (4,),
+        hidden: int = 0,
+        feature_dropout: float = 0.0,
         dropout: float = 0.0,
         cache_features: bool = True,
         views: int = 0,
@@ -44,12 +52,17 @@ class FrozenResNet50Classifier(XRayClassifier):
     ) -> None:
         super().__init__(mean=IMAGENET_MEAN, std=IMAGENET_STD, **shared)
         self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback", "views"], logger=False)
-        if not 0 <= dropout <= 1:
-            raise XRayError(f"model.dropout={dropout} is not valid. Give a share from 0 to 1.")
+        for key, share in (("dropout", dropout), ("feature_dropout", feature_dropout)):
+            if not 0 <= share < 1:
+                raise XRayError(f"model.{key}={share} is not valid. Give a share from 0 to below 1.")
+        if hidden < 0:
+            raise XRayError(f"model.hidden={hidden} is not valid. Give a number of units, or 0 for a linear head.")
+        if not stages or not set(stages) <= {1, 2, 3, 4}:
+            raise XRayError(f"model.stages={[*stages]} is not valid. Give some of 1 to 4, such as [3,4].")
         if views < 0 or (views and not cache_features):
             raise XRayError(
                 f"model.views={views} is not valid. Give a number of augmented versions of each training image, or 0 "
-                "for the plain images; with model.cache_features=false, which augments anew in every epoch, only 0."
+                "for plain images alone; with model.cache_features=false, which augments anew in every epoch, only 0."
             )
         if self.image_size < 32:
             raise XRayError(f"dataset.image_size={self.image_size} is too small: ResNet50 needs 32 or more.")
@@ -63,7 +76,12 @@ class FrozenResNet50Classifier(XRayClassifier):
         self.backbone.requires_grad_(False).eval()
         self._fused: tuple[object, FusedResNet] | None = None
         self._digest: tuple[object, str] | None = None
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, len(self.class_names)))
+        self.stages = sorted(set(stages))
+        self.width = sum(FEATURES[stage - 1] for stage in self.stages)
+        layers: list[nn.Module] = [Standardise(self.width), nn.Dropout(feature_dropout)]
+        if hidden:
+            layers += [nn.Linear(self.width, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        self.head = nn.Sequential(*layers, nn.Linear(hidden or self.width, len(self.class_names)))
 
     def train(self, mode: bool = True) -> "FrozenResNet50Classifier":
         """As for any module, but for the backbone, which stays in eval mode."""
@@ -72,7 +90,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         return self
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 1, S, S) with grey values 0 to 255 -> (B, 2048) features, the mean over the last feature map.
+        """(B, 1, S, S) with grey values 0 to 255 -> (B, width) features, means over feature maps.
 
         In the precision that autocast sets, float32 without it.
         """
@@ -85,7 +103,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         """The backbone as it runs fastest, made anew whenever its weights, device, precision or image size change."""
         made_for = (dtype, size, self._state_marks())
         if self._fused is None or self._fused[0] != made_for:
-            fused = FusedResNet(self.backbone, IMAGENET_MEAN, IMAGENET_STD, size, dtype)
+            fused = FusedResNet(self.backbone, IMAGENET_MEAN, IMAGENET_STD, size, dtype, self.stages)
             object.__setattr__(self, "_fused", (made_for, fused))  # no submodule: no checkpoint is to hold it
         assert self._fused is not None
         return self._fused[1]
@@ -100,30 +118,37 @@ class FrozenResNet50Classifier(XRayClassifier):
         with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
             return self.head(features.float())
 
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Of features in any case, so that `mixup` mixes those, not images."""
+        inputs, labels = batch
+        return super().training_step((inputs if inputs.ndim == 2 else self.embed(inputs), labels), batch_idx)
+
     def attribution(self) -> tuple[nn.Module, nn.Module]:
-        """The backbone as torchvision wrote it, since `embed` takes no gradients, and the map it averages."""
-        return nn.Sequential(self.backbone, self.head), self.backbone.layer4
+        """The backbone as torchvision wrote it, since `embed` takes no gradients, and the last map it reads."""
+        last = layers_of(self.backbone)[self.stages[-1] - 1]
+        return nn.Sequential(StageFeatures(self.backbone, self.stages), self.head), last
 
     def prepare_inputs(self, source: ImageSource, rows: np.ndarray) -> Images:
-        """Features (N, 2048) float16 of the rows named, from the cache or computed now."""
+        """Features (N, width) float16 of the rows named, from the cache or computed now."""
         if not self.cache_features:
             return source.images
         return self._features(source, rows, "Computing backbone features")
 
     def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
-        """As `prepare_inputs`, or (views * N, 2048) of augmented images where `views` asks for them.
+        """As `prepare_inputs`; with `views` and `augment` ((1 + views) * N, width), plain images first, then views.
 
-        Raises XRayError where there is nothing to augment them by.
+        Raises XRayError where it cannot be told what augments them.
         """
-        if not self.views:
+        if not self.views or augment is None:
             return self.prepare_inputs(source, rows)
         if not is_dataclass(augment):  # whose text tells all its settings, by which features are kept apart
             raise XRayError(
-                f"model.views={self.views} asks for augmented images, but dataset.augment is {augment or 'null'}. Give "
-                "it a dataclass such as CropRotateJitter, or set model.views=0."
+                f"model.views={self.views} asks for augmented images, but dataset.augment is {augment}. Give it a "
+                "dataclass such as CropRotateJitter, or set model.views=0."
             )
         titles = [f"Computing features of view {view + 1} of {self.views}" for view in range(self.views)]
-        return Views([self._features(source, rows, title, augment, view) for view, title in enumerate(titles)])
+        plain = self._features(source, rows, "Computing backbone features")
+        return Views([plain, *(self._features(source, rows, title, augment, v) for v, title in enumerate(titles))])
 
     def _features(
         self, source: ImageSource, rows: np.ndarray, title: str, augment: CropRotateJitter | None = None, view: int = 0
@@ -131,6 +156,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         """Of the plain images or, with `augment`, of one view: the same one for every seed, so that runs share it."""
         device, count = self.device, len(source.images)
         what = "plain" if augment is None else f"view {view} by {augment}"
+        what = f"stages {self.stages}, {what}"
         how = f"{source.autocast or torch.float32} on {device.type}"
         key = f"{FEATURES_VERSION}:{source.fingerprint}:{self.backbone_digest()}:{how}:{what}"
         draws = None if augment is None else augment.draws(count, view)
@@ -146,7 +172,7 @@ class FrozenResNet50Classifier(XRayClassifier):
                 return self.embed(images)
 
         about = {"root": source.root, "how": f"{self.card['weights']}, {how}, {what}"}
-        store = FeatureStore(source.cache_dir, key, rows=count, width=FEATURES, **about)
+        store = FeatureStore(source.cache_dir, key, rows=count, width=self.width, **about)
         try:
             return store.filled(rows, embed, BATCH.get(device.type, GPU_BATCH), title)
         finally:

@@ -1,0 +1,46 @@
+"""What heads on frozen features have in common."""
+
+import torch
+from torch import Tensor, nn
+
+LEAST_STD = 0.1  # what hardly varies in training would otherwise weigh most where it does, in new images
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std of each feature, over all rows that training has seen so far; in eval mode nothing moves.
+
+    What varies less than LEAST_STD of the median feature is divided by that. Unlike BatchNorm's, the statistics forget
+    nothing, since the features of a frozen backbone do not change, and a batch may have one row.
+    Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    """
+
+    mean: Tensor
+    squares: Tensor
+    rows: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("squares", torch.zeros(width))  # sum of squared distances from the mean
+        self.register_buffer("rows", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width) float32 -> (B, width) float32. Before any training: the features as they are."""
+        if self.training:
+            self._see(features.detach())
+        if self.rows == 0:
+            return features
+        return (features - self.mean) / floored(torch.sqrt(self.squares / self.rows))
+
+    def _see(self, features: Tensor) -> None:
+        count, mean = len(features), features.mean(dim=0)
+        apart, total = mean - self.mean, self.rows + count
+        self.squares += (features - mean).square().sum(dim=0) + apart.square() * (self.rows * count / total)
+        self.mean += apart * (count / total)
+        self.rows += count
+
+
+def floored(std: Tensor) -> Tensor:
+    """(width,) standard deviations -> the same, none below LEAST_STD of their median, none zero."""
+    least = LEAST_STD * std.median()
+    return std.clamp_min(torch.where(least > 0, least, torch.ones_like(least)))
