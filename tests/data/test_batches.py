@@ -126,6 +126,26 @@ def test_weighted_draws_differ_by_epoch_and_repeat_by_seed() -> None:
     assert len({tuple(order) for order in orders(seed=0, weights=weights)}) == 3
 
 
+def test_each_row_is_drawn_in_one_of_its_versions() -> None:
+    rows, apart, versions = np.arange(3, 63), 100, 4
+    sampler = RowSampler(rows, seed=0, versions=versions, apart=apart)
+    drawn_by_epoch = []
+    for epoch in range(50):
+        sampler.set_epoch(epoch)
+        drawn_by_epoch.append(sampler.order())
+        np.testing.assert_array_equal(np.sort(drawn_by_epoch[-1] % apart), rows)
+        assert set(drawn_by_epoch[-1]) <= set(sampler.everything())
+    shares = np.bincount(np.concatenate(drawn_by_epoch) // apart, minlength=versions) / (50 * len(rows))
+    assert shares == pytest.approx([0.25] * 4, abs=0.03)
+    assert set(np.concatenate(drawn_by_epoch)) == set(sampler.everything())
+
+
+def test_versions_leave_the_order_of_the_rows_as_it_is() -> None:
+    one, several = RowSampler(ROWS, seed=3), RowSampler(ROWS, seed=3, versions=2, apart=1000)
+    np.testing.assert_array_equal(one.order(), several.order() % 1000)
+    np.testing.assert_array_equal(one.everything(), ROWS)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 11])
 def test_in_evaluation_processes_share_all_rows_without_overlap(world: int) -> None:
     parts = [loader(RowSampler(ROWS, rank=rank, world=world)) for rank in range(world)]

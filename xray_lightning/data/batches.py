@@ -18,7 +18,8 @@ class RowSampler:
     """The order of rows in each epoch, a function of seed and epoch alone.
 
     Shuffles without replacement or, given `weights`, draws as many rows with replacement in proportion to
-    them. With several processes each takes every `world`-th row, all of them the same number in training.
+    them. Where there are several `versions` of the rows, `apart` rows from each other, each row drawn is one of its
+    versions at random. With several processes each takes every `world`-th row, all of them the same number in training.
     """
 
     def __init__(
@@ -27,12 +28,16 @@ class RowSampler:
         *,
         seed: int | None = None,
         weights: np.ndarray | None = None,
+        versions: int = 1,
+        apart: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.rows = rows
         self.seed = seed
         self.weights = weights
+        self.versions = versions
+        self.apart = apart
         self.rank = rank
         self.world = world
         self.epoch = 0
@@ -46,6 +51,10 @@ class RowSampler:
             return len(range(self.rank, len(self.rows), self.world))
         return len(self.rows) // self.world
 
+    def everything(self) -> np.ndarray:
+        """All rows that some epoch may ask for."""
+        return np.concatenate([self.rows + version * self.apart for version in range(self.versions)])
+
     def order(self) -> np.ndarray:
         if self.seed is None:
             return self.rows[self.rank :: self.world]
@@ -54,6 +63,8 @@ class RowSampler:
             order = generator.permutation(self.rows)
         else:
             order = generator.choice(self.rows, len(self.rows), p=self.weights / self.weights.sum())
+        if self.versions > 1:
+            order = order + self.apart * generator.integers(self.versions, size=len(order))
         return order[self.rank :: self.world][: len(self)]
 
 
@@ -83,7 +94,7 @@ class BatchLoader:
 
     @cached_property
     def _deliver(self) -> Delivery:
-        return deliver(self._rows, self.sampler.rows, self.device)
+        return deliver(self._rows, self.sampler.everything(), self.device)
 
 
 class RowReader:

@@ -216,13 +216,13 @@ class XRayDataModule(LightningDataModule):
         }
 
     def train_dataloader(self) -> BatchLoader:
-        views = len(self.train_inputs) // len(self.rows)
-        rows = np.concatenate([self.rows_of(TRAIN) + view * len(self.rows) for view in range(views)])
+        rows = self.rows_of(TRAIN)
+        versions = {"versions": len(self.train_inputs) // len(self.rows), "apart": len(self.rows)}
         weights = None
         if self.balance == "sampling":
-            labels = self.labels[rows % len(self.rows)]
+            labels = self.labels[rows]
             weights = 1 / np.bincount(labels)[labels]
-        return self._loader(self.train_inputs, rows, self.batch_size, seed=self.seed, weights=weights)
+        return self._loader(self.train_inputs, rows, self.batch_size, seed=self.seed, weights=weights, **versions)
 
     def val_dataloader(self) -> BatchLoader:
         return self._loader(self.inputs, self.rows_of(VAL), self.eval_batch_size)

@@ -119,6 +119,7 @@ class ConvexResNet50Classifier(FrozenResNet50Classifier):
             ("dropout", False),
             ("feature_dropout", False),
             ("mixup", False),
+            ("views", False),
             ("optimizer", False),
             ("scheduler", False),
             ("cache_features", True),

@@ -28,9 +28,7 @@ class Standardise(nn.Module):
         """(B, width) float32 -> (B, width) float32. Before any training: the features as they are."""
         if self.training:
             self._see(features.detach())
-        if self.rows == 0:
-            return features
-        return (features - self.mean) / floored(torch.sqrt(self.squares / self.rows))
+        return (features - self.mean) / floored(torch.sqrt(self.squares / self.rows.clamp_min(1)))
 
     def _see(self, features: Tensor) -> None:
         count, mean = len(features), features.mean(dim=0)

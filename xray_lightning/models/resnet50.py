@@ -34,8 +34,8 @@ class FrozenResNet50Classifier(XRayClassifier):
     The backbone stays in eval mode and without gradients whatever Lightning sets, so neither its parameters
     nor its BatchNorm statistics move. Its features are the means over the maps of `stages`, of which 4 is the last.
     `forward` takes images or features (B, width). With `cache_features` the head trains on features computed once: of
-    the plain images and, for each of `views`, of an augmented version of each. The head is linear, or has one layer
-    of `hidden` units.
+    the plain images and, for each of `views`, of an augmented version of each, of which an epoch takes one. The head
+    is linear, or has one layer of `hidden` units.
     """
 
     def __init__(
