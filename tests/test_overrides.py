@@ -40,6 +40,8 @@ def test_valid_overrides_pass(overrides: list[str]) -> None:
         (["trainer.max_epoch=3"], r"Did you mean trainer\.max_epochs"),
         (["model.channels=[1,2,3]", "model=cnn,resnet50"], "There is no key 'model.channels' with model=resnet50"),
         (["logger=null"], "logger"),
+        (["experiment=[demo,reference]"], "experiment takes one option"),
+        (["model=[cnn]"], "model takes one option"),
         (["~model"], "model cannot be left out"),
         (["paths.outputs=/proc/nowhere"], "cannot be written to"),
         (["dataset"], "key=value"),

@@ -134,7 +134,7 @@ def test_runs_of_other_seeds_and_heads_compute_no_features_again(
         raise AssertionError("features are computed again")
 
     monkeypatch.setattr("xray_lightning.models.resnet50.FusedResNet", computed)
-    for number, other in enumerate(["seed=1", "model.optimizer.lr=0.1", "model.hidden=8", "dataset.balance=none"]):
+    for number, other in enumerate(["seed=1", "model.optimizer.lr=0.1", "model.hidden=8", "dataset.balance=sampling"]):
         train(configure(*settings, other, run=str(number)))
     assert sorted((tmp_path / "cache/features").glob("*.npy")) == features
 

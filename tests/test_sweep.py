@@ -133,6 +133,26 @@ def test_ensembles_of_seeds_are_made_at_the_end_and_by_the_report_command(
     assert not any("Ensembles of seeds" in (sweep / name).read_text() for name in ("results.md", "report.html"))
 
 
+def test_ensembles_of_fewer_runs_do_not_stand_beside_new_results(sweep: Path) -> None:
+    (sweep / "ensembles.csv").write_text("of an earlier call\n")
+    SweepCallback().on_job_end(config(sweep, RunMode.MULTIRUN), job_return=JobReturn())
+    assert not (sweep / "ensembles.csv").exists()
+
+
+@pytest.mark.parametrize("broken", ["versus.compare_runs", "ensemble.write_ensembles"])
+def test_what_goes_wrong_in_one_step_costs_neither_the_results_nor_the_report(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    def step(*args: object) -> None:
+        raise OSError("disk full")
+
+    step.__name__ = broken
+    monkeypatch.setattr(f"xray_lightning.evaluation.{broken}", step)
+    SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
+    assert "0.5000" in capsys.readouterr().out
+    assert (sweep / "report.html").is_file()
+
+
 def test_a_single_run_writes_no_tables(sweep: Path) -> None:
     SweepCallback().on_job_end(config(sweep, RunMode.RUN), job_return=JobReturn())
     assert not (sweep / "results.csv").exists()

@@ -76,6 +76,9 @@ def _check_options(parsed: Sequence[Override]) -> None:
             continue
         for value in _values(override):
             option = value.split("=", 1)[1]
+            if option.startswith("["):
+                first = option.strip("[] ").split(",")[0]
+                raise XRayError(f"{key} takes one option, such as {key}={first}; with -m several, one run for each.")
             if option == "null" and key != "experiment":
                 raise XRayError(f"{key} has no option 'null'. Use ~{key} to do without.")
             if option not in [*options, "null"]:

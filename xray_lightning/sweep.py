@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ def show_sweep(sweep_dir: Path) -> None:
 
     if rows := gather(sweep_dir):
         write_results(sweep_dir, rows)
-        try:
-            compare_runs(sweep_dir, rows)
-            write_ensembles(sweep_dir, rows)
-            write_report(sweep_dir)
-        except Exception:  # what is only looked at must not hide the results
-            log.exception("The results are complete, but not the report")
+        for step in (
+            partial(compare_runs, sweep_dir, rows),
+            partial(write_ensembles, sweep_dir, rows),
+            partial(write_report, sweep_dir),
+        ):
+            try:
+                step()
+            except Exception:  # what is only looked at must hide neither the results nor the next step
+                log.exception("The results are complete, but not what %s makes of them", step.func.__name__)
         show_results(rows, sweep_dir)
 
 

@@ -274,15 +274,19 @@ def test_without_a_trainer_batches_pass_as_they_are(covid: Build) -> None:
 
 
 @pytest.mark.parametrize("balance", ["none", "sampling"])
-def test_an_epoch_goes_through_all_views_of_the_training_images(covid: Build, balance: str) -> None:
+def test_an_epoch_takes_one_view_of_each_training_image_and_many_take_all(covid: Build, balance: str) -> None:
     data = ready(covid(balance=balance))
-    count = len(data.rows)
+    count, train = len(data.rows), data.rows_of("train")
     data.train_inputs = np.arange(3 * count, dtype=np.float16)[:, None]
-    inputs, labels = (torch.cat(parts) for parts in zip(*data.train_dataloader(), strict=True))
-    rows = inputs[:, 0].long().numpy()
-    train = data.rows_of("train")
-    assert len(rows) == 3 * len(train) and set(rows % count) <= set(train)
-    np.testing.assert_array_equal(labels, data.labels[rows % count])
-    if balance == "none":
-        assert len(set(rows)) == len(rows)
+    loader, taken = data.train_dataloader(), set()
+    for epoch in range(40):
+        loader.sampler.set_epoch(epoch)
+        inputs, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+        rows = inputs[:, 0].long().numpy()
+        assert len(rows) == len(train) and set(rows % count) <= set(train)
+        np.testing.assert_array_equal(labels, data.labels[rows % count])
+        if balance == "none":
+            assert sorted(rows % count) == sorted(train)
+        taken |= set(rows)
+    assert len(taken) == 3 * len(train)
     assert len(torch.cat([x for x, _ in data.val_dataloader()])) == len(data.rows_of("val"))

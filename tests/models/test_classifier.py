@@ -106,7 +106,7 @@ def test_mixup_is_of_training_alone(make_cnn: Callable[..., CNNClassifier], fit:
     assert trainer.callback_metrics["val/log_loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("mixup", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("mixup", [-0.1, 1e-9, float("nan"), float("inf")])
 def test_a_mixup_that_cannot_be_is_refused(make_cnn: Callable[..., CNNClassifier], mixup: float) -> None:
     with pytest.raises(XRayError, match=r"^model\.mixup="):
         make_cnn(mixup=mixup)

@@ -46,7 +46,7 @@ def test_has_exactly_the_ten_layers(make_cnn: Make) -> None:
     assert {id(p) for p in model.parameters()} == {id(p) for m in leaves for p in m.parameters()}
 
 
-def test_batch_norms_are_one_with_their_convolutions_after_training(
+def test_batch_norms_can_be_folded_into_their_convolutions_after_training(
     make_cnn: Make, fit: Callable[..., object], bright_and_dark: Arrays
 ) -> None:
     model = make_cnn(batch_norm=True)

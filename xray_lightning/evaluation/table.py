@@ -88,7 +88,8 @@ class Row:
 
 
 def write_results(folder: Path, rows: Sequence[Row]) -> None:
-    """Writes results.csv, every digit, and results.md, for reading."""
+    """Writes results.csv, every digit, and results.md, for reading; ensembles of fewer runs would stand beside them."""
+    (folder / "ensembles.csv").unlink(missing_ok=True)
     write_csv(
         folder / "results.csv",
         COLUMNS,

@@ -25,6 +25,7 @@ from xray_lightning.models.features import ImageSource
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
 CARD_FORMAT = 4
+LEAST_MIXUP = 0.01  # below, float32 cannot draw from the Beta distribution
 TRAINING_ONLY = ("optimizer", "scheduler", "class_weights")  # arguments that a saved model does not need
 
 
@@ -57,8 +58,8 @@ class XRayClassifier(LightningModule, ABC):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise XRayError(f"model.label_smoothing={label_smoothing} is not valid. Give a share from 0 to 1.")
-        if not 0 <= mixup < math.inf:
-            raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or a positive number such as 0.4.")
+        if mixup != 0 and not LEAST_MIXUP <= mixup < math.inf:
+            raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or {LEAST_MIXUP} or more, such as 0.4.")
         self.name = name
         self.class_names = list(class_names)
         self.image_size = image_size

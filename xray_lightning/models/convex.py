@@ -123,6 +123,7 @@ class ConvexResNet50Classifier(FrozenResNet50Classifier):
             ("optimizer", False),
             ("scheduler", False),
             ("cache_features", True),
+            ("standardise", True),
         ):
             if bool(shared.get(key, own)) is not own:
                 raise XRayError(f"model.{key} is for model=resnet50. Here the head is solved for: leave the key out.")

@@ -35,7 +35,7 @@ class FrozenResNet50Classifier(XRayClassifier):
     nor its BatchNorm statistics move. Its features are the means over the maps of `stages`, of which 4 is the last.
     `forward` takes images or features (B, width). With `cache_features` the head trains on features computed once: of
     the plain images and, for each of `views`, of an augmented version of each, of which an epoch takes one. The head
-    is linear, or has one layer of `hidden` units.
+    is linear, or has one layer of `hidden` units; with `standardise` it first scales each feature by its statistics in training.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         weights: str = RANDOM,
         fallback: Literal["random"] | None = None,
         stages: Sequence[int] = (4,),
+        standardise: bool = True,
         hidden: int = 0,
         feature_dropout: float = 0.0,
         dropout: float = 0.0,
@@ -78,7 +79,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         self._digest: tuple[object, str] | None = None
         self.stages = sorted(set(stages))
         self.width = sum(FEATURES[stage - 1] for stage in self.stages)
-        layers: list[nn.Module] = [Standardise(self.width), nn.Dropout(feature_dropout)]
+        layers: list[nn.Module] = [Standardise(self.width)] * standardise + [nn.Dropout(feature_dropout)]
         if hidden:
             layers += [nn.Linear(self.width, hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.head = nn.Sequential(*layers, nn.Linear(hidden or self.width, len(self.class_names)))
