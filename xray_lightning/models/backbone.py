@@ -46,7 +46,8 @@ class FusedResNet(nn.Module):
         first.bias = torch.zeros_like(first.bias)
         self.first = first
         self.pool = network.maxpool
-        self.layers = nn.ModuleList(nn.Sequential(*map(FusedBottleneck, layer)) for layer in layers_of(network))
+        used = layers_of(network)[: max(stages)]
+        self.layers = nn.ModuleList(nn.Sequential(*map(FusedBottleneck, layer)) for layer in used)
         for module in self.modules():
             if isinstance(module, FusedConv):
                 module.store_as(dtype)
@@ -68,7 +69,7 @@ class StageFeatures(nn.Module):
     def __init__(self, network: ResNet, stages: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        self.layers = nn.ModuleList(layers_of(network))
+        self.layers = nn.ModuleList(layers_of(network)[: max(stages)])
         self.stages = stages
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def layers_of(network: ResNet) -> list[nn.Sequential]:
 def pooled(maps: Tensor, layers: Iterable[nn.Module], stages: Sequence[int]) -> Tensor:
     """The means over the maps of `stages`, counted from 1, side by side: (B, features) float32."""
     means = []
-    for stage, layer in zip(range(1, max(stages) + 1), layers, strict=False):
+    for stage, layer in enumerate(layers, start=1):
         maps = layer(maps)
         if stage in stages:
             means.append(maps.float().mean(dim=(2, 3)))

@@ -90,7 +90,7 @@ class TrainingRows:
 
 
 class ConvexResNet50Classifier(FrozenResNet50Classifier):
-    """The function of `FrozenResNet50Classifier`, with the head that minimises a convex objective.
+    """`FrozenResNet50Classifier` with a linear head, the one that minimises a convex objective.
 
     It is the loss that the other one descends, of all training rows at once, plus l2 / 2 times the squared weights of
     standardised features. Each epoch solves for one strength l2, from the first of `l2_range` to the second in
