@@ -59,7 +59,7 @@ class XRayClassifier(LightningModule, ABC):
         if not 0 <= label_smoothing <= 1:
             raise XRayError(f"model.label_smoothing={label_smoothing} is not valid. Give a share from 0 to 1.")
         if mixup != 0 and not LEAST_MIXUP <= mixup < math.inf:
-            raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or {LEAST_MIXUP} or more, such as 0.4.")
+            raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or {LEAST_MIXUP} or more.")
         self.name = name
         self.class_names = list(class_names)
         self.image_size = image_size

@@ -16,9 +16,10 @@ LEAST_CONTRAST = 8.0  # grey values: so far from nothing that an even image stay
 class CNNClassifier(XRayClassifier):
     """Three convolutions, three ReLU, three 2x2 max-poolings, one fully connected layer.
 
-    With `batch_norm` each convolution is followed by a BatchNorm, a scale and a shift of each channel after training,
-    which can then be folded into the convolution: ten layers. `standardise` scales each image by its own mean and standard deviation, in place of fixed ones.
-    With `mirror` a prediction is that of the mean of the logits of an image and of its left-right mirror image.
+    With `batch_norm` each convolution is followed by a BatchNorm, after training a scale and a shift of each channel,
+    which can be folded into the convolution: ten layers. `standardise` scales each image by its own mean and standard
+    deviation, in place of fixed ones. With `mirror` a prediction is that of the mean of the logits of an image and of
+    its left-right mirror image.
     """
 
     def __init__(

@@ -10,8 +10,8 @@ class Standardise(nn.Module):
     """(x - mean) / std of each feature, over all rows that training has seen so far; in eval mode nothing moves.
 
     What varies less than LEAST_STD of the median feature is divided by that. Unlike BatchNorm's, the statistics forget
-    nothing, since the features of a frozen backbone do not change, and a batch may have one row. The rows are those that the
-    head trains on: mixed ones under mixup, and with several processes those of the first, whose state is saved.
+    nothing, since the features of a frozen backbone do not change, and a batch may have one row. The rows are those
+    that the head trains on: mixed ones under mixup, and with several processes those of the first, which is saved.
     Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     """
 

@@ -35,7 +35,7 @@ class FrozenResNet50Classifier(XRayClassifier):
     nor its BatchNorm statistics move. Its features are the means over the maps of `stages`, of which 4 is the last.
     `forward` takes images or features (B, width). With `cache_features` the head trains on features computed once: of
     the plain images and, for each of `views`, of an augmented version of each, of which an epoch takes one. The head
-    is linear, or has one layer of `hidden` units; with `standardise` it first scales each feature by its statistics in training.
+    is linear, or has one layer of `hidden` units; `standardise` scales features by their statistics in training.
     """
 
     def __init__(
