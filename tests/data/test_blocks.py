@@ -266,3 +266,12 @@ def test_a_random_test_set_stays_the_same(phantoms: Path, shared_cache: Path) ->
         sides[validation] = data.sides
     assert [s == TEST for s in sides["random"]] == [s == TEST for s in sides["block"]]
     assert sides["random"] != sides["block"]
+
+
+@pytest.mark.parametrize(("names", "warned"), [(("left{}", "right{}"), False), (("left", "right", "up", "down"), True)])
+def test_blocks_without_numbers_to_go_by_are_warned_of(
+    make_row: MakeRow, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], warned: bool
+) -> None:
+    rows = [make_row(f"{label}/{name.format(i)}.png", label=label) for label in (0, 1) for i, name in enumerate(names)]
+    split(rows, val_fraction=0.5, test_fraction=0.2, seed=0, grouped=True, blocks=True)
+    assert ("no file name has" in caplog.text) is warned

@@ -1,5 +1,6 @@
 """Blocks of ID numbers: validation apart from training as an official test set is that was cut out in one piece."""
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from xray_lightning.data.catalog import Radiograph
+
+log = logging.getLogger(__name__)
 
 
 class _Place(NamedTuple):
@@ -35,9 +38,12 @@ def block(groups: Sequence[Sequence[Radiograph]], *, wanted: int, count: int, se
     In each series a block is contiguous, and has about its share of the images; block 0 has the lowest numbers.
     A group stands where the first of its rows does. Where images are too few, blocks are smaller, and where
     groups are, there are fewer blocks: none is empty, or is all that there is. Of fewer than two none is chosen.
+    A warning says where no name has a number to go by.
     """
     if len(groups) < 2:
         return []
+    if not any(place.numbers or place.file_numbers for rows in groups for place in map(_place, rows)):
+        log.warning("Blocks of ID numbers: no file name has one, so blocks go by the alphabet, which may mean nothing.")
     start, count = seed % count, min(count, len(groups))
     order = _abreast(groups)
     cuts = _cuts([len(groups[position]) for position in order], wanted, count)
