@@ -140,6 +140,7 @@ def test_what_test_images_achieve() -> None:
             (tn, fp), (fn, tp) = confusion_matrix(labels == c, probabilities[:, c] >= point["threshold"])
             shares = {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "ppv": tp / (tp + fp)}
             shares["npv"] = tn / (tn + fn)
+            shares["accuracy"] = (tp + tn) / len(labels)
             assert {share: entry["test"][share]["value"] for share in shares} == pytest.approx(shares)
             assert all(v["low"] <= v["value"] <= v["high"] for v in entry["test"].values())
             promised = {"sensitivity": sensitivity(point), "specificity": specificity(point)}
@@ -167,7 +168,7 @@ def test_intervals_are_wilsons_over_the_groups_of_the_images_that_count() -> Non
 def test_a_probability_at_the_threshold_is_called_positive() -> None:
     point = {"threshold": 0.5, "tp": 1, "fn": 0, "tn": 1, "fp": 0}
     test = achieved(point, np.array([0.5, 0.4]), np.array([True, False]), ["a", "b"])["test"]
-    assert [test[share]["value"] for share in ("sensitivity", "specificity", "ppv", "npv")] == [1, 1, 1, 1]
+    assert [test[share]["value"] for share in ("sensitivity", "specificity", "ppv", "npv", "accuracy")] == [1] * 5
 
 
 def test_shares_of_no_images_are_null() -> None:

@@ -100,6 +100,7 @@ def achieved(point: Mapping[str, float], p: np.ndarray, positive: np.ndarray, gr
         "specificity": _share(~called, ~positive, names),
         "ppv": _share(positive, called, names),
         "npv": _share(~positive, ~called, names),
+        "accuracy": _share(called == positive, np.full(len(p), True), names),
     }
     return {
         "threshold": point["threshold"],

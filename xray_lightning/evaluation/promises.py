@@ -18,14 +18,14 @@ OF_MANY = ("sensitivity_95",)  # points shown of each class where there are more
 
 
 def show_promises(record: Mapping[str, Any]) -> None:
-    """Prints each operating point of a record with its sensitivity and specificity, and how well calibrated it is."""
+    """Prints each operating point of a record, what it gave, and how well calibrated the probabilities are."""
     if "operating_points" not in record:  # of a run before there were any
         return
     title = "Operating points, fixed on validation: what it promised -> what these images gave (95 % interval)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")
     table.add_column("fixed at")
-    for heading in ("threshold", "sensitivity", "specificity"):
+    for heading in ("threshold", "sensitivity", "specificity", "accuracy"):
         table.add_column(heading, justify="right")
     several = len(record["classes"]) > 2
     for name, points in record["operating_points"].items():
@@ -33,6 +33,8 @@ def show_promises(record: Mapping[str, Any]) -> None:
             if several and key not in OF_MANY:
                 continue
             rates = [_promise(point, rate) for rate in ("sensitivity", "specificity")]
+            accuracy = point["test"].get("accuracy")  # which older records lack
+            rates.append(_found(accuracy) if accuracy else "")
             table.add_row(name, NAMES[key], f"{point['threshold']:.3f}", *rates)
     console = table_console()
     console.print(table)
@@ -48,8 +50,12 @@ def show_promises(record: Mapping[str, Any]) -> None:
 
 def _promise(point: Mapping[str, Any], rate: str) -> str:
     promised, found = point["validation"][rate], point["test"][rate]
-    if found["value"] is None:
+    start = "" if promised is None or found["value"] is None else f"{promised:.3f} -> "
+    return f"{start}{_found(found)}"
+
+
+def _found(share: Mapping[str, float | None]) -> str:
+    if share["value"] is None:
         return "no images"
-    start = "" if promised is None else f"{promised:.3f} -> "
-    bounds = "" if found["low"] is None else f" ({found['low']:.3f}–{found['high']:.3f})"
-    return f"{start}{found['value']:.3f}{bounds}"
+    bounds = "" if share["low"] is None else f" ({share['low']:.3f}–{share['high']:.3f})"
+    return f"{share['value']:.3f}{bounds}"

@@ -39,7 +39,7 @@ class Maker:
         side = {"sensitivity": 0.95, "specificity": 0.9, "n_positive": 60, "n_negative": 40}
         gap = {"sensitivity": {"value": -0.01234, "low": -0.05, "high": 0.03}}
         gap["specificity"] = {"value": 0.05, "low": 0.01, "high": 0.09}
-        test = ("sensitivity", "specificity", "ppv", "npv")
+        test = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
         return {
             p: {"threshold": float(self.random.uniform()), "validation": side, "test": {m: self.v() for m in test},
                 "gap": gap} for p in POINTS

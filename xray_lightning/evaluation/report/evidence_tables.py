@@ -32,7 +32,7 @@ def operating_table(runs: Sequence[Run], whole_in: str = "") -> Table:
         Column("specificity", about=side),
         Column("gap", about="specificity"),
     ]
-    columns += [Column("PPV", about=side), Column("NPV", about=side)]
+    columns += [Column("PPV", about=side), Column("NPV", about=side), Column("accuracy", about=side)]
     lines = []
     left_out = False
     for run in runs:
@@ -45,7 +45,7 @@ def operating_table(runs: Sequence[Run], whole_in: str = "") -> Table:
                 lines.append(Line([*cells, plain(found["threshold"]), *_promises(found)]))
     caption = (
         f"Thresholds on the calibrated probability, chosen on validation images only, and what they gave on {side}. "
-        f"Gap: {side} minus validation. PPV and NPV hold for the share of each class among the {images}."
+        f"Gap: {side} minus validation. PPV, NPV and accuracy hold for the share of each class among the {images}."
     )
     if left_out:
         shown = POINTS[OF_MANY]
@@ -61,6 +61,7 @@ def _promises(found: Mapping[str, Any]) -> Iterator[Cell]:
         yield Cell(signed(gap.value), interval(gap), gap.value)
     yield measured(found["test"].get("ppv"), 3)
     yield measured(found["test"].get("npv"), 3)
+    yield measured(found["test"].get("accuracy"), 3)
 
 
 def calibration_table(runs: Sequence[Run]) -> Table:
