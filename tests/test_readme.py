@@ -62,3 +62,10 @@ def test_the_added_data_set_downloads_and_trains(extended: Path) -> None:
     assert "folder" in run(extended, *one, *SMALL, **data)
     assert str(extended / "data" / "lungs") in run(extended, *download, **data)
     assert "lungs" in run(extended, *kept, *SMALL, **data)
+
+
+@pytest.mark.parametrize("folder", ["conf", "docs", "."])
+def test_no_figure_is_left_to_fill_in(folder: str) -> None:
+    pages = [p for ending in ("*.yaml", "*.md") for p in (PROJECT / folder).glob("**/" * (folder != ".") + ending)]
+    assert pages
+    assert [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")] == []
