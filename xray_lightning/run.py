@@ -26,7 +26,7 @@ from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
 from xray_lightning.machine import settle
-from xray_lightning.models.checkpoint import data_card, load_classifier
+from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
@@ -76,6 +76,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         _fit(trainer, model, data)
         log_examples(trainer, data)
         best = load_classifier(_best_checkpoint(trainer))
+        if trainer.is_global_zero:
+            remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
     if trainer.is_global_zero:
         log_outcome(trainer, settings, judged.record)

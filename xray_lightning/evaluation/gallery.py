@@ -80,7 +80,7 @@ def gallery_figure(
     heights = [head, PAIR_HEIGHT * lines if len(images) else 0.8, legend]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     top, body, foot = np.ravel(figure.subfigures(3, 1, squeeze=False, height_ratios=heights))
-    top.text(0.5, 0.5, _drawable(title), ha="center", va="center", fontsize=12, parse_math=False)
+    top.text(0.5, 0.5, drawable(title), ha="center", va="center", fontsize=12, parse_math=False)
     if not len(images):
         body.text(0.5, 0.5, "There is no such image.", ha="center", va="center", fontsize=12)
         return figure
@@ -93,15 +93,15 @@ def gallery_figure(
 
 
 def _pair(cell: SubFigure, image: np.ndarray, relevance: np.ndarray | None, line: str, name: str) -> None:
-    cell.suptitle(_drawable(line), fontsize=10, parse_math=False)
-    cell.supxlabel(_drawable(_short(name)), fontsize=8, color="0.25", parse_math=False)
+    cell.suptitle(drawable(line), fontsize=10, parse_math=False)
+    cell.supxlabel(drawable(_short(name)), fontsize=8, color="0.25", parse_math=False)
     panels: list[Axes] = list(cell.subplots(1, 1 if relevance is None else 2, squeeze=False)[0])
     for panel in panels:
         panel.set_axis_off()
         panel.imshow(image, cmap="gray", vmin=0, vmax=255)
     if relevance is None:
         return
-    panels[1].imshow(relevance, cmap=_colours(), vmin=0, vmax=1)
+    panels[1].imshow(relevance, cmap=relevance_colours(), vmin=0, vmax=1)
     if not relevance.any():
         panels[1].text(0.5, 0.03, "nothing speaks for it", color="white", ha="center", transform=panels[1].transAxes)
 
@@ -109,13 +109,15 @@ def _pair(cell: SubFigure, image: np.ndarray, relevance: np.ndarray | None, line
 def _legend(foot: SubFigure) -> None:
     axes = foot.add_axes((0.2, 0.62, 0.6, 0.22))
     axes.imshow(np.full((1, 1), 128), cmap="gray", vmin=0, vmax=255, extent=(0, 100, 0, 1), aspect="auto")
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=_colours(), vmin=0, vmax=1, extent=(0, 100, 0, 1), aspect="auto")
+    axes.imshow(
+        np.linspace(0, 1, 256)[None], cmap=relevance_colours(), vmin=0, vmax=1, extent=(0, 100, 0, 1), aspect="auto"
+    )
     axes.set_xticks([0, 25, 50, 75, 100], labels=["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_yticks([])
     axes.set_xlabel("Grad-CAM: relevance for the predicted class (share of the image's maximum)", fontsize=10)
 
 
-def _colours() -> ListedColormap:
+def relevance_colours() -> ListedColormap:
     """Viridis, the more opaque the more relevant: perceptually uniform, and without red against green."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256))
     colours[:, 3] = np.linspace(0, STRONGEST, 256)
@@ -129,5 +131,5 @@ def _short(name: str) -> str:
     return own if len(own) <= LONGEST_NAME else f"{own[:half]}…{own[-half:]}"
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     return "".join(c if c in "\n…" or (c.isprintable() and ord(c) <= LAST_LATIN) else "?" for c in text)

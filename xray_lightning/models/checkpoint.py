@@ -10,11 +10,13 @@ import torch
 from omegaconf import OmegaConf
 
 from xray_lightning.arguments import check_arguments
+from xray_lightning.artifacts import atomic_write
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.seen import memory
-from xray_lightning.data.splits import TEST, images_of
+from xray_lightning.data.splits import TEST, TRAIN, VAL, images_of
 from xray_lightning.errors import XRayError, why_unreadable
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
+from xray_lightning.models.familiarity import Familiarity, evenly, features_of
 
 T = TypeVar("T")
 NOT_KEPT = ("_target_", "cache_dir", "cache", "augment", "split_file", "kaggle")  # of the machine, or of training alone
@@ -56,6 +58,23 @@ def load_classifier(path: Path) -> XRayClassifier:
     except (TypeError, RuntimeError) as error:
         raise XRayError(f"{path} does not fit this version's {kind.__name__}: {str(error)[:300]}") from error
     return model.eval()
+
+
+def remember_familiar(path: Path, model: XRayClassifier, data: XRayDataModule) -> None:
+    """Adds to a checkpoint, and to the card of its `model`, by which distance training images are known to it.
+
+    `data` holds the images, or features, of training and validation.
+    """
+    training = features_of(model, data.train_inputs, evenly(data.rows_of(TRAIN)))
+    validation = features_of(model, data.inputs, data.rows_of(VAL))
+    fitted = Familiarity.fit(training, validation) if training is not None and validation is not None else None
+    if fitted is None:
+        return
+    model.card["familiarity"] = fitted.card()
+    content = read_checkpoint(path)
+    content[CARD]["familiarity"] = model.card["familiarity"]
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file)
 
 
 def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, Any]:

@@ -88,6 +88,13 @@ class XRayClassifier(LightningModule, ABC):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, 1, S, S) with grey values 0 to 255 of any dtype, or what `prepare_inputs` made -> logits (B, classes)."""
 
+    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, and features (B, width) by which `Familiarity` tells whether images are like those of training.
+
+        None: this model has none, and nobody is warned of its inputs.
+        """
+        return self(inputs), None
+
     def normalise(self, images: Tensor) -> Tensor:
         """Grey values 0 to 255 -> float32, (x / 255 - mean) / std in each of the network's input channels."""
         return (images.float() / 255 - self.mean) / self.std

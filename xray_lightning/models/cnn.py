@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
@@ -69,13 +70,19 @@ class CNNClassifier(XRayClassifier):
         return (images - mean) / (std + LEAST_CONTRAST)
 
     def forward(self, images: Tensor) -> Tensor:
-        inputs = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        if self.training or not self.mirror:
-            return self._logits(inputs)
-        return (self._logits(inputs) + self._logits(inputs.flip(3))) / 2
+        return self.look(images)[0]
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        return self.head(self.dropout(self.features(inputs).flatten(1)))
+    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features: the means of the last maps in the four quarters of the image."""
+        images = self.normalise(inputs).contiguous(memory_format=torch.channels_last)
+        maps = self.features(images)
+        logits = self._logits(maps)
+        if not self.training and self.mirror:
+            logits = (logits + self._logits(self.features(images.flip(3)))) / 2
+        return logits, F.adaptive_avg_pool2d(maps.detach(), 2).flatten(1)
+
+    def _logits(self, maps: Tensor) -> Tensor:
+        return self.head(self.dropout(maps.flatten(1)))
 
     def attribution(self) -> tuple[nn.Module, nn.Module]:
         """The map after the last pooling and ReLU: before them are values that the head never reads, those smaller

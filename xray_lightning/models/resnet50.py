@@ -115,9 +115,13 @@ class FrozenResNet50Classifier(XRayClassifier):
         return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features = inputs if inputs.ndim == 2 else self.embed(inputs)
+        return self.look(inputs)[0]
+
+    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features: those of the backbone, rounded as `prepare_inputs` keeps them, so that images give the same."""
+        features = (inputs if inputs.ndim == 2 else self.embed(inputs).half()).float()
         with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
-            return self.head(features.float())
+            return self.head(features), features
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Of features in any case, so that `mixup` mixes those, not images."""

@@ -1,0 +1,42 @@
+"""Which files a person means who names a file, a folder or a pattern."""
+
+from collections.abc import Iterable, Iterator
+from glob import glob
+from pathlib import Path
+
+from xray_lightning.data.incoming import SUFFIXES
+from xray_lightning.errors import XRayError
+
+
+def found_files(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Files as they are named, all images below folders, and what patterns such as films/*.png match, each once.
+
+    Folders and matches are in the order of their names, and hidden files left out. Raises XRayError where something
+    named is not there, or no file is found.
+    """
+    named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    files = dict.fromkeys(file for name in named for file in _files(str(name)))
+    if not files:
+        raise XRayError(
+            "input names no file. Give files, folders or patterns, such as input=films or 'input=films/*.png'."
+        )
+    return list(files)
+
+
+def _files(name: str) -> Iterator[Path]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if _is_image(p.relative_to(path)) and p.is_file()]
+        if not found:
+            raise XRayError(f"{path} holds no images. Their names end in {', '.join(SUFFIXES)}.")
+        yield from sorted(found)
+    elif path.exists() or path.is_symlink():
+        yield path
+    elif matches := sorted(glob(str(path), recursive=True)):
+        yield from (Path(match) for match in matches if Path(match).is_file())
+    else:
+        raise XRayError(f"input={name}: there is no such file or folder, and nothing that matches it as a pattern.")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
