@@ -183,10 +183,10 @@ def load(ckpt: File | Sequence[File], *, device: str = "auto", operating_point: 
     paths = [ckpt] if isinstance(ckpt, str | Path) else list(ckpt)
     if len(paths) not in (1, 2):
         raise XRayError(f"ckpt names {len(paths)} checkpoints. Give one, or two: [<screen>,<diagnosis>].")
-    loaded = [Stage.load(Path(path), device) for path in paths]
-    if len(loaded) == 1:
-        return Single(loaded[0], operating_point or "default")
-    return TwoStages(*loaded, operating_point or "sensitivity_98")
+    first, *second = [Stage.load(Path(path), device) for path in paths]
+    if second:
+        return TwoStages(first, second[0], operating_point or "sensitivity_98")
+    return Single(first, operating_point or "default")
 
 
 def classes_of(predictor: Predictor) -> list[str]:
