@@ -17,6 +17,7 @@ from xray_lightning.errors import XRayError
 from xray_lightning.models.backbone import FusedResNet, StageFeatures, layers_of
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 from xray_lightning.models.features import FeatureStore, ImageSource, Views
+from xray_lightning.models.folding import FixedScale, HalfPrecision, fold_batch_norms, fold_head
 from xray_lightning.models.head import Standardise
 from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 
@@ -123,6 +124,12 @@ class FrozenResNet50Classifier(XRayClassifier):
         """Of features in any case, so that `mixup` mixes those, not images."""
         inputs, labels = batch
         return super().training_step((inputs if inputs.ndim == 2 else self.embed(inputs), labels), batch_idx)
+
+    def for_inference(self) -> nn.Module:
+        """Backbone with its BatchNorms folded, features rounded where training kept them rounded, and the head."""
+        stages = fold_batch_norms(StageFeatures(self.backbone, self.stages))
+        rounded = [HalfPrecision()] * self.cache_features
+        return nn.Sequential(FixedScale(self.mean, self.std), stages, *rounded, fold_head(self.head)).eval()
 
     def attribution(self) -> tuple[nn.Module, nn.Module]:
         """The backbone as torchvision wrote it, since `embed` takes no gradients, and the last map it reads."""
