@@ -55,6 +55,8 @@ def export(cfg: DictConfig) -> list[Path]:
 def _check(cfg: DictConfig) -> None:
     if cfg.format not in FORMATS:
         raise XRayError(f"format={cfg.format} is not valid. {did_you_mean(cfg.format, FORMATS)}")
+    if set(cfg.dataset) != {"root"}:
+        raise XRayError("Export compares on the checkpoint's own images: of dataset only dataset.root can be set.")
     if type(cfg.int8) is not bool:
         raise XRayError(f"int8={cfg.int8} is not valid. Give true or false.")
     if cfg.check is not None and not (type(cfg.check) is int and cfg.check >= 1):
@@ -82,7 +84,7 @@ def _sample(cfg: DictConfig, model: "XRayClassifier") -> "Sample":
     try:
         return real_sample(cfg, model, TEST, cfg.check)
     except XRayError as error:
-        if cfg.dataset.root is not None or set(cfg.dataset) - {"root"}:
+        if cfg.dataset.root is not None:
             raise
         reason = str(error).splitlines()[0]
         log.warning("Compared on generated images, which are no radiographs, since there are no others: %s", reason)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from xray_lightning.config import plain
 from xray_lightning.data.anatomy import dice
 from xray_lightning.data.findings import FINDINGS
 from xray_lightning.data.phantoms import radiograph
@@ -50,7 +51,8 @@ class Sample:
 
 def real_sample(cfg: DictConfig, model: XRayClassifier, split: str, most: int | None) -> Sample:
     """Up to `most` images of one side of the checkpoint's own training, evenly spread. XRayError without them."""
-    data = own_images(OmegaConf.merge(cfg, {"split": split}), model)  # type: ignore[arg-type]
+    asked = {"split": split, "dataset": plain(cfg.dataset), "cache": cfg.cache, "paths": {"cache": cfg.paths.cache}}
+    data = own_images(OmegaConf.create(asked), model)
     rows = data.rows_of(TEST)
     if most is not None and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]

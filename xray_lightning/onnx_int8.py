@@ -24,6 +24,7 @@ def quantise(graph: "onnx.ModelProto", images: np.ndarray) -> "onnx.ModelProto":
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -34,9 +35,11 @@ def quantise(graph: "onnx.ModelProto", images: np.ndarray) -> "onnx.ModelProto":
             return None if batch is None else {IMAGES: batch}
 
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
+        path, prepared = Path(folder) / "int8.onnx", Path(folder) / "prepared.onnx"
+        # by way of a file, since it empties what it is given; there is nothing left to fuse
+        quant_pre_process(_saved(graph, Path(folder)), prepared, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
-            graph,
+            prepared,
             path,
             Reader(),
             quant_format=QuantFormat.QDQ,
@@ -51,6 +54,12 @@ def quantise(graph: "onnx.ModelProto", images: np.ndarray) -> "onnx.ModelProto":
     onnx.helper.set_model_props(result, known | {"weights": "int8, by static quantisation"})
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _saved(graph: "onnx.ModelProto", folder: Path) -> Path:
+    path = folder / "float32.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return path
 
 
 def _before_first_convolution(nodes: "Sequence[onnx.NodeProto]") -> list[str]:
