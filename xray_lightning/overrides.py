@@ -18,6 +18,7 @@ from xray_lightning.config import CONF, dotted_keys, slug
 from xray_lightning.errors import XRayError, did_you_mean
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
+OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
 INDISPENSABLE = ("dataset", "model", "trainer", "paths")
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
@@ -37,7 +38,7 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             cfg = _compose(config_name, list(choice))
             first = cfg if first is None else first
     assert first is not None
-    if config_name != "test" and "dataset" in first and "_target_" not in first.dataset:
+    if config_name not in OF_CHECKPOINTS and "dataset" in first and "_target_" not in first.dataset:
         raise XRayError("dataset=checkpoint is for test.py, which takes it by itself. Choose another data set.")
     if "run_name" in first:
         _check_outputs(first)

@@ -21,6 +21,7 @@ from xray_lightning.evaluation.calibration import fit_temperature, temper
 from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics, number, scalar_metrics
 from xray_lightning.evaluation.operating_points import choose
 from xray_lightning.models.features import ImageSource
+from xray_lightning.models.folding import Whole
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
@@ -114,6 +115,14 @@ class XRayClassifier(LightningModule, ABC):
         """The network from `normalise`d images to logits (B, classes), and the layer of it whose output (B, C, H, W)
         Grad-CAM weighs. Gradients can pass from the logits to that layer. None: this model has no such layer."""
         return None
+
+    def for_inference(self) -> nn.Module:
+        """What is deployed: images (B, 1, S, S) with grey values 0 to 255 -> the logits (B, classes) of eval mode.
+
+        Here the model as it is. A model that does less work once nothing trains any more returns a network of its own,
+        of plain PyTorch operators, which leaves the model as it was.
+        """
+        return Whole(self.eval())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, labels = batch

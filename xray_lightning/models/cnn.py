@@ -1,6 +1,7 @@
 """The ten-layer network that is trained from scratch."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
+from xray_lightning.models.folding import FixedScale, fold_batch_norms
 
 LEAST_CONTRAST = 8.0  # grey values: so far from nothing that an even image stays even, and noise noise
 
@@ -63,11 +65,7 @@ class CNNClassifier(XRayClassifier):
         self.head = nn.Linear(channels[-1] * side * side, len(self.class_names))
 
     def normalise(self, images: Tensor) -> Tensor:
-        if not self.standardise:
-            return super().normalise(images)
-        images = images.float()
-        std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
-        return (images - mean) / (std + LEAST_CONTRAST)
+        return OwnScale()(images) if self.standardise else super().normalise(images)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.look(images)[0]
@@ -84,10 +82,37 @@ class CNNClassifier(XRayClassifier):
     def _logits(self, maps: Tensor) -> Tensor:
         return self.head(self.dropout(maps.flatten(1)))
 
+    def for_inference(self) -> nn.Module:
+        """Ten layers, BatchNorm folded into the convolutions; both views of `mirror` pass them at once."""
+        first = OwnScale() if self.standardise else FixedScale(self.mean, self.std)
+        layers = nn.Sequential(fold_batch_norms(self.features), nn.Flatten(), deepcopy(self.head))
+        return nn.Sequential(first, MeanOfMirrored(layers) if self.mirror else layers).eval()
+
     def attribution(self) -> tuple[nn.Module, nn.Module]:
         """The map after the last pooling and ReLU: before them are values that the head never reads, those smaller
         than their neighbours and those below zero."""
         return nn.Sequential(self.features, nn.Flatten(), self.head), self.features
+
+
+class OwnScale(nn.Module):
+    """Grey values 0 to 255 -> float32, each image (1, S, S) scaled by its own mean and standard deviation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.float()
+        std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
+        return (images - mean) / (std + LEAST_CONTRAST)
+
+
+class MeanOfMirrored(nn.Module):
+    """Normalised images (B, 1, S, S) -> the means of the logits (B, classes) of them and of their mirror images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(torch.cat([images, images.flip(3)]))
+        return logits.unflatten(0, (2, -1)).mean(dim=0)
 
 
 def _side(size: int, stride: Sequence[int]) -> int:

@@ -29,7 +29,11 @@ class Standardise(nn.Module):
         """(B, width) float32 -> (B, width) float32. Before any training: the features as they are."""
         if self.training:
             self._see(features.detach())
-        return (features - self.mean) / floored(torch.sqrt(self.squares / self.rows.clamp_min(1)))
+        return (features - self.mean) / self.std()
+
+    def std(self) -> Tensor:
+        """(width,) what features are divided by."""
+        return floored(torch.sqrt(self.squares / self.rows.clamp_min(1)))
 
     def _see(self, features: Tensor) -> None:
         count, mean = len(features), features.mean(dim=0)

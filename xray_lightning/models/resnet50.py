@@ -17,6 +17,7 @@ from xray_lightning.errors import XRayError
 from xray_lightning.models.backbone import FusedResNet, StageFeatures, layers_of
 from xray_lightning.models.classifier import TRAINING_ONLY, XRayClassifier
 from xray_lightning.models.features import FeatureStore, ImageSource, Views
+from xray_lightning.models.folding import FixedScale, HalfPrecision, fold_batch_norms, fold_head
 from xray_lightning.models.head import Standardise
 from xray_lightning.models.weights import RANDOM, load_resnet50_weights
 
@@ -118,8 +119,9 @@ class FrozenResNet50Classifier(XRayClassifier):
         return self.look(inputs)[0]
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features: those of the backbone, rounded as `prepare_inputs` keeps them, so that images give the same."""
-        features = (inputs if inputs.ndim == 2 else self.embed(inputs).half()).float()
+        """Features: those of the backbone, rounded where `prepare_inputs` keeps them so: images give the same."""
+        features = inputs if inputs.ndim == 2 else self.embed(inputs)
+        features = (features.half() if self.cache_features else features).float()
         with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
             return self.head(features), features
 
@@ -127,6 +129,12 @@ class FrozenResNet50Classifier(XRayClassifier):
         """Of features in any case, so that `mixup` mixes those, not images."""
         inputs, labels = batch
         return super().training_step((inputs if inputs.ndim == 2 else self.embed(inputs), labels), batch_idx)
+
+    def for_inference(self) -> nn.Module:
+        """Backbone with its BatchNorms folded, features rounded where training kept them rounded, and the head."""
+        stages = fold_batch_norms(StageFeatures(self.backbone, self.stages))
+        rounded = [HalfPrecision()] * self.cache_features
+        return nn.Sequential(FixedScale(self.mean, self.std), stages, *rounded, fold_head(self.head)).eval()
 
     def attribution(self) -> tuple[nn.Module, nn.Module]:
         """The backbone as torchvision wrote it, since `embed` takes no gradients, and the last map it reads."""
