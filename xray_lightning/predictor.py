@@ -49,6 +49,8 @@ class Prediction:
 class Predictor(ABC):
     """One checkpoint, or a screen and a diagnosis. `load` makes them."""
 
+    point: str  # the operating point that decides
+
     @property
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
@@ -78,14 +80,17 @@ class Predictor(ABC):
         for batch in iter(lambda: list(islice(read, batch_size)), []):
             yield from self._batch(batch, overlay)
 
-    def predict_bytes(self, name: str, content: bytes) -> tuple[Prediction, Incoming | None, np.ndarray | None]:
-        """What is said of a file's content, the image in it, and its Grad-CAM, (S, S) from 0 to 1, if there is one."""
+    def predict_bytes(
+        self, name: str, content: bytes
+    ) -> tuple[Prediction, Incoming | None, tuple[Opinion, np.ndarray | None] | None]:
+        """What is said of a file's content; the image in it, and of the network that had the last word its opinion and
+        its Grad-CAM (S, S) from 0 to 1, or None of a model that has none. Of a broken file there is an error alone."""
         try:
             image = read_image(name, content, self._size())
         except BadImage as problem:
             return Prediction(name, error=str(problem)), None, None
         ((prediction, opinion, row),) = self._judged([name], [image])
-        return prediction, image, heat_map(opinion, row)
+        return prediction, image, (opinion.only(row), heat_map(opinion, row))
 
     def _size(self) -> int:
         return max(stage.model.image_size for stage in self.stages)

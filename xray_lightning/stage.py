@@ -1,7 +1,7 @@
 """One checkpoint at work: images in, calibrated probabilities and decisions out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,20 @@ class Opinion:
 
     def probabilities_of(self, row: int) -> dict[str, float]:
         return dict(zip(self.model.class_names, self.probabilities[row].tolist(), strict=True))
+
+    def likeliest(self, row: int) -> str:
+        return self.model.class_names[int(self.probabilities[row].argmax())]
+
+    def only(self, row: int) -> "Opinion":
+        """The opinion of one image."""
+        own = slice(row, row + 1)
+        return replace(
+            self,
+            inputs=self.inputs[own],
+            probabilities=self.probabilities[own],
+            familiar=self.familiar[own],
+            negative=self.negative[own],
+        )
 
     def warnings_of(self, row: int, image: Incoming) -> list[str]:
         if self.familiar[row]:

@@ -37,7 +37,7 @@ def write_overlay(path: Path, image: Image.Image, opinion: Opinion, row: int, an
     heat = heat_map(opinion, row)
     radiograph = np.asarray(shown(image, opinion, row))
     p = opinion.probabilities_of(row)
-    likeliest = max(p, key=p.__getitem__)
+    likeliest = opinion.likeliest(row)
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained", facecolor="white")
     heading = f"{drawable(Path(name).name)}\n{answer} – p({likeliest}) = {p[likeliest]:.1%}"
     figure.suptitle(wrapped(heading, WIDTH), fontsize=12, parse_math=False)

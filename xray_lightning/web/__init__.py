@@ -1,0 +1,1 @@
+"""The local page to try a checkpoint on."""
