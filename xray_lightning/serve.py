@@ -74,8 +74,8 @@ def _bound(host: str, port: Any) -> socket.socket:
     except OSError as error:
         listening.close()
         raise XRayError(
-            f"host={host} port={port} cannot be listened on ({error.strerror}). Give another port=<number>; port=0 takes "
-            "one that is free."
+            f"host={host} port={port} cannot be listened on ({error.strerror}). Give another port=<number>; "
+            "port=0 takes one that is free."
         ) from error
     return listening
 
