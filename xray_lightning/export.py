@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xray_lightning.models.classifier import XRayClassifier
     from xray_lightning.onnx_check import Sample
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("xray_lightning.export")  # as a command the module is __main__, which logs warnings alone
 FORMATS = ("onnx",)
 MOST_DIFFERENCE = 1e-4  # of a probability
 MOST_LOST = 0.01  # of the accuracy, by int8, without a warning
