@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xray_lightning.export")  # as a command the module is __main__, which logs warnings alone
 FORMATS = ("onnx",)
-MOST_DIFFERENCE = 1e-4  # of a probability
+MOST_DIFFERENCE = 5e-4  # of a probability: features that fall on the other side of a half-precision step make 1e-4
 MOST_LOST = 0.01  # of the accuracy, by int8, without a warning
 BATCHES = (1, 32)  # at which speed is measured
 

@@ -77,9 +77,9 @@ def _checked(dataset: Dataset) -> bool:
 def _window(values: np.ndarray, dataset: Dataset) -> tuple[float, float, np.ndarray] | None:
     """The file's own choice of what black and white mean: both, and the values that it makes of `values`."""
     if lookup := dataset.get("VOILUTSequence"):
-        shown = apply_voi_lut(values.astype(np.int64), dataset, index=0)
-        table = np.asarray(lookup[0].LUTData)
-        return float(table.min()), float(table.max()), shown
+        entries, first = (int(number) for number in lookup[0].LUTDescriptor[:2])
+        table = apply_voi_lut(np.arange(first, first + (entries or 2**16)), dataset, index=0)  # all that it can give
+        return float(table.min()), float(table.max()), apply_voi_lut(values.astype(np.int64), dataset, index=0)
     if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
         return None
     low, high = apply_voi_lut(np.array([-FAR, FAR]), dataset, index=0)  # what lies beyond the window on either side

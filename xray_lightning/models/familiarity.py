@@ -47,7 +47,7 @@ class Familiarity:
         state = {
             "mean": mean,
             "std": std,
-            "directions": axes[:, -count:].half(),
+            "directions": axes[:, -count:],
             "variances": variances[-count:].clamp_min(1e-6),
             "rest": rest,
             "limit": torch.tensor(torch.inf),
@@ -71,7 +71,7 @@ class Familiarity:
 
     def card(self) -> dict[str, Tensor]:
         """For a checkpoint; takes less than a megabyte."""
-        return {key: value.half() if key == "directions" else value for key, value in self.state.items()}
+        return {key: value.clone() for key, value in self.state.items()}
 
 
 def familiarity_of(card: Mapping[str, Any]) -> Familiarity | None:

@@ -1,0 +1,132 @@
+"""DICOM radiographs: the grey values that a viewer shows, and clear refusals. All files are written here."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, generate_uid
+
+from xray_lightning.data import dicom
+from xray_lightning.data.codestream import frame_size
+from xray_lightning.data.decode import BadImage
+from xray_lightning.data.dicom import is_dicom, read_dicom
+
+FILM = (np.add.outer(np.arange(40) * 3, np.arange(30) * 4) % 256).astype(np.uint8)
+
+
+def written(
+    pixels: np.ndarray, kind: str = "MONOCHROME2", bits: int | None = None, frame: bytes = b"", **more: Any
+) -> bytes:
+    """A file with these stored values, or with a compressed `frame` of them."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    syntax = more.pop("syntax", pydicom.uid.ExplicitVRLittleEndian)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.Modality, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = "CR", 1, kind
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.BitsAllocated = pixels.dtype.itemsize * 8
+    dataset.BitsStored = bits or dataset.BitsAllocated
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PixelData = encapsulate([frame]) if frame else pixels.tobytes()
+    for key, value in more.items():
+        setattr(dataset, key, value)
+    file = BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def grey(content: bytes) -> np.ndarray:
+    return np.asarray(read_dicom(content)[0])
+
+
+def test_both_photometric_interpretations_of_one_image_look_the_same() -> None:
+    assert is_dicom(written(FILM))
+    light = grey(written(FILM, "MONOCHROME2"))
+    dark = grey(written(255 - FILM, "MONOCHROME1"))
+    assert np.array_equal(light, FILM) and np.array_equal(dark, light)
+
+
+@pytest.mark.parametrize("dtype, bits", [(np.uint16, 12), (np.uint16, 16), (np.int16, 12), (np.int16, 16)])
+def test_without_a_window_values_are_spread_over_their_own_range(dtype: type, bits: int) -> None:
+    stored = (FILM.astype(np.int32) * 7 - (500 if dtype is np.int16 else 0)).astype(dtype)
+    low, high = int(stored.min()), int(stored.max())
+    expected = np.rint((stored.astype(float) - low) / (high - low) * 255)
+    assert np.array_equal(grey(written(stored, bits=bits)), expected)
+
+
+def test_padding_does_not_set_the_range() -> None:
+    stored = FILM.astype(np.uint16) + 100
+    stored[:3] = 4095
+    found = grey(written(stored, bits=12, PixelPaddingValue=4095))
+    assert found[3:].max() == 255 and found[3:].min() == 0
+
+
+def test_a_window_is_applied_to_rescaled_values() -> None:
+    stored = FILM.astype(np.uint16) * 16
+    values = stored * 2.0 - 1000
+    center, width = 1500, 3000
+    content = written(
+        stored, bits=12, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=[center, 9], WindowWidth=[width, 9]
+    )
+    # PS3.3 C.11.2.1.2.1, of the first window
+    expected = np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
+    assert np.abs(grey(content) - expected).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("as_words", [False, True])
+def test_a_lookup_table_is_applied(as_words: bool) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [256, 0, 8])
+    if as_words:
+        item.add_new("LUTData", "OW", np.arange(255, -1, -1, dtype=np.uint16).tobytes())
+    else:
+        item.add_new("LUTData", "US", list(range(255, -1, -1)))
+    assert np.array_equal(grey(written(FILM, VOILUTSequence=[item])), 255 - FILM)
+
+
+@pytest.mark.parametrize("kind, syntax", [("JPEG2000", JPEG2000Lossless), ("JPEG", JPEGBaseline8Bit)])
+def test_compressed_frames_are_read(kind: str, syntax: str) -> None:
+    smooth = np.add.outer(np.arange(64), np.arange(48)).astype(np.uint8)
+    frame = BytesIO()
+    Image.fromarray(smooth).save(frame, kind, **({} if kind == "JPEG" else {"no_jp2": True}))
+    assert frame_size(frame.getvalue()) == smooth.shape
+    found = grey(written(smooth, frame=frame.getvalue(), syntax=syntax))
+    assert np.abs(found.astype(int) - smooth).max() <= (4 if kind == "JPEG" else 0)
+
+
+def test_a_frame_larger_than_it_should_be_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = BytesIO()
+    Image.fromarray(np.zeros((300, 400), np.uint8)).save(frame, "JPEG")
+    monkeypatch.setattr(dicom, "MOST_PIXELS", 40 * 30)
+    with pytest.raises(BadImage, match="no radiograph"):
+        read_dicom(written(FILM, frame=frame.getvalue(), syntax=JPEGBaseline8Bit))
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (written(FILM, NumberOfFrames=3), "3 frames"),
+        (written(FILM, "RGB", SamplesPerPixel=3, PlanarConfiguration=0), "RGB"),
+        (written(FILM.astype(np.uint32)), "32 bits"),
+        (written(FILM)[:-400], "cannot be decoded"),
+        (written(FILM)[:150], "DICOM file"),
+        (written(FILM, syntax=pydicom.uid.DeflatedExplicitVRLittleEndian), "deflated"),
+    ],
+)
+def test_what_is_no_single_grey_film_is_refused(content: bytes, told: str) -> None:
+    with pytest.raises(BadImage, match=told):
+        read_dicom(content)
+
+
+def test_what_is_odd_about_a_film_is_told() -> None:
+    assert read_dicom(written(FILM, BodyPartExamined="CHEST", PixelSpacing=[0.1, 0.1]))[1] == []
+    odd = read_dicom(written(FILM, BodyPartExamined="HAND", PixelSpacing=[0.1, 0.2], Modality="CT"))[1]
+    assert ["HAND" in " ".join(odd), "square" in " ".join(odd), "CT" in " ".join(odd)] == [True] * 3
