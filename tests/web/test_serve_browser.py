@@ -43,7 +43,7 @@ def test_a_film_is_dropped_and_answered(
 ) -> None:
     address, process = serving
     film = next((phantoms / "chest_xray/test/NORMAL").iterdir())
-    (tmp_path / "<i>notes</i>.txt").write_text("no image")
+    (tmp_path / "<i>notes.txt").write_text("no image")
     (tmp_path / "large.png").write_bytes(b"x" * 1_100_000)
     before = {path for path in tmp_path.iterdir()}
     with sync_api.sync_playwright() as playwright:
@@ -52,13 +52,13 @@ def test_a_film_is_dropped_and_answered(
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
-        page.set_input_files("#files", [film, tmp_path / "<i>notes</i>.txt", tmp_path / "large.png"])
+        page.set_input_files("#files", [film, tmp_path / "<i>notes.txt", tmp_path / "large.png"])
         page.get_by_text("3 files done").wait_for()
         cards = page.locator(".card")
         assert cards.count() == 3
         large, notes, answered = (cards.nth(n) for n in range(3))
         assert "larger than 1 MB" in large.inner_text()
-        assert "<i>notes</i>.txt" in notes.inner_text() and "no image" in notes.inner_text()
+        assert "<i>notes.txt" in notes.inner_text() and "no image" in notes.inner_text()
         assert film.name in answered.inner_text() and "PNEUMONIA" in answered.inner_text()
         shown = answered.locator("img.grey").evaluate("image => [image.naturalWidth, image.complete]")
         assert shown == [48, True]
