@@ -107,11 +107,14 @@ class Stage:
         reached = [name for name, threshold in thresholds.items() if p[name] >= threshold]
         return " + ".join(reached) or "none", f"classes that reach their threshold ({point})"
 
-    @torch.inference_mode()
     def look(self, images: Sequence[Incoming]) -> Opinion:
         """At one batch."""
         size = self.model.image_size
-        inputs = np.stack([fit(image.image, size, self.resize) for image in images])[:, None]
+        return self.judge(np.stack([fit(image.image, size, self.resize) for image in images])[:, None])
+
+    @torch.inference_mode()
+    def judge(self, inputs: np.ndarray) -> Opinion:
+        """Of images that fit the network already, (B, 1, S, S) uint8."""
         logits, features = self._forward(inputs)
         raw = logits.float().softmax(dim=1).cpu().numpy()
         familiar = negative = np.full(len(inputs), True)
