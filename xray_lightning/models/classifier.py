@@ -90,9 +90,9 @@ class XRayClassifier(LightningModule, ABC):
         """(B, 1, S, S) with grey values 0 to 255 of any dtype, or what `prepare_inputs` made -> logits (B, classes)."""
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, and features (B, width) by which `Familiarity` tells whether images are like those of training.
+        """Logits (B, classes) as scoring has them, of images or what `prepare_inputs` made; and features (B, width).
 
-        None: this model has none, and nobody is warned of its inputs.
+        By these `Familiarity` tells whether images are like those of training. None: nobody is warned of any.
         """
         return self(inputs), None
 

@@ -116,14 +116,15 @@ class FrozenResNet50Classifier(XRayClassifier):
         return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.look(inputs)[0]
+        features = inputs if inputs.ndim == 2 else self.embed(inputs)
+        with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
+            return self.head(features.float())
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features: those of the backbone, rounded where `prepare_inputs` keeps them so: images give the same."""
+        """Features: those of the backbone, rounded where `prepare_inputs` keeps them so, for the same logits."""
         features = inputs if inputs.ndim == 2 else self.embed(inputs)
-        features = (features.half() if self.cache_features else features).float()
-        with torch.autocast(features.device.type, enabled=False):  # float32 costs nothing here
-            return self.head(features), features
+        features = features.half() if self.cache_features else features
+        return self(features), features
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Of features in any case, so that `mixup` mixes those, not images."""
