@@ -46,7 +46,7 @@ def trained(configure: Configure, tmp_path: Path) -> Path:
 def test_the_file_gives_the_probabilities_of_the_checkpoint(
     name: str, configure: Configure, phantoms: Path, tmp_path: Path
 ) -> None:
-    train(configure(*MODELS[name], "dataset.image_size=48", run="trained"))
+    train(configure(*MODELS[name], "dataset.image_size=48", "trainer.precision=32-true", run="trained"))
     checkpoint = tmp_path / "trained/checkpoints/best.ckpt"
     (file,) = export(asked(checkpoint, phantoms))
     assert file == checkpoint.with_suffix(".onnx")
