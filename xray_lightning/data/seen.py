@@ -69,6 +69,15 @@ def seen(remembered: Mapping[str, Any], collection: Collection, scored: np.ndarr
     )
 
 
+def known_images(
+    remembered: Mapping[str, Any], collection: Collection, chosen: np.ndarray, *, same_patients: bool
+) -> np.ndarray:
+    """(N,) bool: which of the images at the positions `chosen` (N,) were trained or validated on, as `seen` counts."""
+    rows, films = [collection.rows[i] for i in chosen], details(collection.thumbs[chosen])
+    both = [_known(remembered, side, rows, films, same_patients=same_patients) for side in (TRAIN, VAL)]
+    return both[0] | both[1]
+
+
 def _known(
     remembered: Mapping[str, Any], side: str, rows: Sequence[Radiograph], films: np.ndarray, *, same_patients: bool
 ) -> np.ndarray:

@@ -45,6 +45,17 @@ def _points(p: np.ndarray, positive: np.ndarray) -> dict[str, Point]:
     return {name: _counted(float(threshold), p, positive) for name, threshold in thresholds.items()}
 
 
+def threshold_for(p: np.ndarray, positive: np.ndarray, sensitivity: float) -> float:
+    """The highest threshold on p (N,) with at least that sensitivity for positive (N,) bool, as `choose` places it.
+
+    ValueError without positive images.
+    """
+    if not positive.any():
+        raise ValueError("no positive images")
+    candidates, tp, _ = _candidates(p, positive)
+    return float(candidates[np.argmax(tp / positive.sum() >= sensitivity)])
+
+
 def _candidates(p: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each threshold that decides differently, from high to low, with its true and its false positives."""
     order = np.argsort(-p)

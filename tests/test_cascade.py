@@ -1,0 +1,70 @@
+"""The two-stage system as a command, on phantoms."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from xray_lightning.cascade import cascade
+from xray_lightning.errors import XRayError
+from xray_lightning.run import train
+
+Configure = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def pair(configure: Configure, tmp_path: Path) -> dict[str, Any]:
+    """Both runs' metrics, by the name of their folder below tmp_path."""
+    return {name: train(configure(f"dataset={name}", "model=cnn", run=name)) for name in ("pneumonia", "covid")}
+
+
+def asked(configure: Configure, tmp_path: Path, *more: str) -> DictConfig:
+    places = {"screen": "pneumonia", "diagnose": "covid"}
+    keys = [f"cascade.{key}={tmp_path / name / 'checkpoints/best.ckpt'}" for key, name in places.items()]
+    return configure(*keys, *more, run="cascade", config="test")
+
+
+def test_both_systems_are_scored_on_the_test_images_of_the_second(
+    pair: dict[str, Any], configure: Configure, tmp_path: Path
+) -> None:
+    content = cascade(asked(configure, tmp_path))
+    assert content == json.loads((tmp_path / "cascade/cascade.json").read_text())
+    everything = content["test"]["all"]
+    assert everything["images"] == pair["covid"]["n"] and "the cascade" in everything["verdict"]
+    alone = everything["systems"]["diagnosis alone"]["accuracy"]["value"]
+    assert alone == pytest.approx(pair["covid"]["metrics"]["accuracy"]["value"])
+    with (tmp_path / "cascade/predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == everything["images"]
+    for line in lines:
+        flagged = float(line["screen"]) >= content["threshold"]
+        assert line["flagged"] == str(flagged) and (flagged or line["cascade"] == "Healthy")
+    assert json.loads((tmp_path / "cascade/status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "word, told",
+    [
+        ("cascade.sensitivity=1.5", "share above 0"),
+        ("cascade.healthy=Helthy", "Did you mean Healthy"),
+        ("cascade.screen=null", "needs both"),
+        ("ckpt=a.ckpt", "no ckpt"),
+        ("cascade.screen=${cascade.diagnose}", "same checkpoint"),
+    ],
+)
+def test_what_is_no_cascade_is_refused(
+    pair: dict[str, Any], configure: Configure, tmp_path: Path, word: str, told: str
+) -> None:
+    with pytest.raises(XRayError, match=told):
+        cascade(asked(configure, tmp_path, word))
+
+
+def test_a_screen_has_two_classes(configure: Configure, tmp_path: Path) -> None:
+    for name in ("pneumonia", "covid"):
+        train(configure("dataset=covid", "model=cnn", f"seed={len(name)}", run=name))
+    with pytest.raises(XRayError, match="A screen has two classes"):
+        cascade(asked(configure, tmp_path))
