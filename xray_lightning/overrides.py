@@ -45,6 +45,10 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
         key = str(missing[0])
         raise XRayError(f"{key} must be given: {key}=<value>. --help shows examples.")
+    if config_name == "test" and first.ckpt is None and not any((first.cascade.screen, first.cascade.diagnose)):
+        raise XRayError(
+            "ckpt must be given: ckpt=<value>; or cascade.screen and cascade.diagnose. --help shows examples."
+        )
     return first
 
 

@@ -90,8 +90,6 @@ def test(cfg: DictConfig) -> dict[str, Any]:
 
     Returns the content of metrics.json. Raises XRayError for what a user can mend.
     """
-    if cfg.ckpt is None:
-        raise XRayError("ckpt must be given: ckpt=<value>. --help shows examples.")
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         _clear(folder)
