@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from xray_lightning.data.covid import CovidDataModule
+from xray_lightning.data.covid import CovidDataModule, CovidScreenDataModule
 
 Build = Callable[..., CovidDataModule]
 
@@ -94,3 +94,23 @@ def test_one_image_in_two_classes_trains(
         data = build(tmp_path, split_seed=seed)
         sides = {Path(row.path).stem: side for row, side in zip(data.rows, data.sides, strict=True)}
         assert sides["COVID-1"] == sides["Normal-1"] == "train"
+
+
+@pytest.mark.parametrize("settings", [{}, {"split_seed": 3, "val_fraction": 0.2}, {"split": "reference"}])
+def test_the_screen_has_the_same_split_image_by_image(
+    tmp_path: Path, covid_root: Path, build: Build, settings: dict[str, Any], write_files: Callable[..., Path]
+) -> None:
+    write_files(tmp_path, [p.relative_to(covid_root).as_posix() for p in covid_root.glob("*/images/*")])
+    # as in the whole data set, one image that two diseases share: for the screen, too, it is for training alone
+    twice = (tmp_path / "COVID" / "images" / "COVID-1.png").read_bytes()
+    (tmp_path / "Lung_Opacity" / "images" / "Lung_Opacity-1.png").write_bytes(twice)
+    data = build(tmp_path, on_leak="warn", **settings)
+    screen = CovidScreenDataModule(
+        "screen", str(tmp_path), 8, str(tmp_path / "cache"), test_fraction=0.15, on_leak="warn", **settings
+    )
+    screen.setup()
+    assert [row.path for row in screen.rows] == [row.path for row in data.rows]
+    assert screen.sides == data.sides
+    assert screen.class_names == ["Healthy", "Disease"]
+    for row, same in zip(screen.rows, data.rows, strict=True):
+        assert (row.subtype, row.label) == (same.class_name, int(same.class_name != "Healthy"))

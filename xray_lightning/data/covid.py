@@ -1,8 +1,9 @@
 """COVID-19 Radiography Database (Chowdhury et al. 2020, Rahman et al. 2021)."""
 
+from dataclasses import replace
 from typing import ClassVar
 
-from xray_lightning.data.catalog import Layout
+from xray_lightning.data.catalog import Entry, Layout, Radiograph
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.download import KaggleSource
 
@@ -38,3 +39,24 @@ class CovidDataModule(XRayDataModule):
         "cnn": {"accuracy": 0.8317, "f1": 0.8488},
         "resnet50": {"accuracy": 0.8780, "f1": 0.8716},
     }
+
+
+class CovidScreenDataModule(CovidDataModule):
+    """The same images, split alike image by image, as a screen's two classes: Healthy 0 and Disease 1, all others.
+
+    A disease's name is its images' `subtype`.
+    """
+
+    layout = Layout(
+        folders={"Healthy": ["Normal"], "Disease": ["COVID", "Lung_Opacity", "Viral Pneumonia"]},
+        source=_source,
+    )
+    reference: ClassVar = {}
+
+    def entries(self) -> list[Entry]:
+        diagnoses = {folder: name for name, folders in CovidDataModule.layout.folders.items() for folder in folders}
+        return [replace(entry, subtype=diagnoses[entry.path.split("/")[0]]) for entry in super().entries()]
+
+    def strata(self) -> list[Radiograph]:
+        labels = {name: label for label, name in enumerate(CovidDataModule.layout.folders)}
+        return [replace(row, label=labels[row.subtype], class_name=row.subtype) for row in self.rows]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
-from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, list_images
+from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, Radiograph, list_images
 from xray_lightning.data.collection import Collection, collect, refuse_empty_sides, refuse_leaks, report_bad
 from xray_lightning.data.decode import Resize
 from xray_lightning.data.download import KaggleSource
@@ -146,11 +146,15 @@ class XRayDataModule(LightningDataModule):
             return [TEST] * len(self.rows)
         return [TEST if side == self.scored else UNUSED for side in self._split()]
 
+    def strata(self) -> list[Radiograph]:
+        """The rows with the labels by which the split is stratified: their own."""
+        return self.rows
+
     def _split(self) -> list[str]:
         if self.split_file is not None:
             return read_split(self.split_file, self.rows)
         return split(
-            self.rows,
+            self.strata(),
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             seed=self.split_seed,
