@@ -22,6 +22,12 @@ class History(Callback):
         self.epochs: list[list[Any]] = []
         self._validated = False
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs = [list(epoch) for epoch in state_dict["epochs"]]
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = not trainer.sanity_checking
 

@@ -4,7 +4,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class XRayClassifier(LightningModule, ABC):
     partial constructors; a model that only predicts needs neither.
     """
 
+    goes_on: ClassVar[bool] = True  # training may be stopped after any epoch and gone on with from its checkpoint
     mean: Tensor
     std: Tensor
     class_weights: Tensor | None
