@@ -86,7 +86,6 @@ def _listen() -> list[int]:
 
     def stop(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, signal.SIG_IGN)  # the end is under way
         raise KeyboardInterrupt
 
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
@@ -100,7 +99,7 @@ def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
     """Shows what an interrupted command has got so far, and how to go on."""
     again = ""
     if sweep_dir is not None:
-        with suppress(KeyboardInterrupt):  # the second one
+        with suppress(KeyboardInterrupt):  # of somebody who cannot wait
             show_sweep(sweep_dir)
         again = f" The same command with sweep={sweep_dir.name} goes on."
     elif config_name == "train":

@@ -39,6 +39,10 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device t
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 # A frozen backbone is in eval mode on purpose
 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+# Whoever starts a single run on a cluster's node without srun wants it so
+warnings.filterwarnings("ignore", message=r"The `srun` command is available")
+# It is what a run that goes on finds there
+warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:

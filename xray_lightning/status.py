@@ -66,12 +66,14 @@ def _reason(error: BaseException) -> str:
 def alone(folder: Path, refusal: str) -> Iterator[None]:
     """Holds a folder for this process, also against other machines that share it. Raises XRayError(refusal) where
     another one holds it. However a process ends, its hold ends with it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         raise XRayError(refusal) from None
+    except OSError as error:
+        raise XRayError(f"{folder} cannot be written to ({error.strerror or error}).") from error
     try:
         yield
     finally:
@@ -85,7 +87,7 @@ def is_held(folder: Path) -> bool:
     try:
         with alone(folder, ""):
             return False
-    except (XRayError, OSError):  # a folder that cannot be written to may be another user's, who is at work
+    except XRayError:  # where it cannot be written to, another user may be at work
         return True
 
 
