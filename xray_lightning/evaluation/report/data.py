@@ -163,3 +163,12 @@ def embedded(figure: Path) -> str:
             image.convert("RGB").save(small, "WEBP", quality=85)
             content, kind = small.getvalue(), "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def environment_lines(found: Mapping[str, Any]) -> dict[str, str]:
+    """A line a fact of a result's environment; package versions in one."""
+    told = {}
+    for key, value in found.items():
+        if key != "command" and value is not None:
+            told[key] = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    return told
