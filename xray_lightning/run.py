@@ -25,6 +25,7 @@ from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
+from xray_lightning.loggers import build_logger
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
@@ -142,7 +143,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
     if "model" in cfg:
         callbacks.append(History(folder / "history.csv"))
-    logger = build(cfg.logger) if cfg.get("logger") else False
+    logger = build_logger(cfg.get("logger"))
     try:
         trainer: Trainer = build(
             cfg.trainer,
