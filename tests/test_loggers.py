@@ -73,7 +73,7 @@ def test_each_run_is_one_of_wandbs_offline(configure: Configure, tmp_path: Path,
         records = list(wandb_records(next(folder.glob("*.wandb"))))
         assert next(r.run.display_name for r in records if r.HasField("run")) == "pneumonia_cnn_s0"
         logged = {i.key or "/".join(i.nested_key) for r in records if r.HasField("history") for i in r.history.item}
-        assert {"val/auroc", "train/epoch_loss", "test/accuracy", "examples"} <= logged
+        assert {"val/auroc", "train/epoch_loss", "test/accuracy", "examples/count"} <= logged
         settings = {u.key for r in records if r.HasField("config") for u in r.config.update}
         assert {"dataset", "model", "seed"} <= settings
         assert any(r.HasField("exit") for r in records)
