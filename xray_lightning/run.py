@@ -95,7 +95,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         _clear(folder)
         save_config(folder, cfg)
-        model = load_classifier(Path(cfg.ckpt))
+        model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
         data = own_images(cfg, model) if own else other_images(cfg, model)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
@@ -154,7 +154,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
         )
     except Exception as error:  # Hydra wraps what the constructor raises
         cause = error.__cause__ or error
-        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+        if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
             raise
         raise XRayError(
             f"The trainer cannot be set up: {cause}\n"
