@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
 from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides
 from xray_lightning.status import alone
@@ -121,7 +121,8 @@ def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
 
 def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool) -> Any:
     try:
-        return task(cfg)
+        with told_in_words():
+            return task(cfg)
     except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
         raise KeyboardInterrupt from error
     except XRayError as error:

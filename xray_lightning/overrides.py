@@ -22,6 +22,7 @@ from xray_lightning.status import is_held, unfinished
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
 OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
 INDISPENSABLE = ("dataset", "model", "trainer", "paths")
+CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, ValueError)
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
 
@@ -79,6 +80,8 @@ def _check_options(parsed: Sequence[Override]) -> None:
         if override.is_delete() and key in INDISPENSABLE:
             raise XRayError(f"{key} cannot be left out. Choose {key}=<option>; --help lists them.")
         options = [] if key.startswith("hydra") else loader.get_group_options(key)
+        if override.is_delete() and not options and key.isidentifier() and key != "hydra":
+            raise XRayError(f"{key} cannot be left out. Give {key}=<value>, or leave it as it is.")
         if not options or override.is_delete():
             continue
         for value in _values(override):
@@ -106,7 +109,7 @@ def _values(override: Override) -> list[str]:
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     try:
         return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except CANNOT_COMPOSE as error:
         _explain_unknown_key(config_name, overrides)
         raise XRayError(str(error).split("\nSet the environment variable")[0]) from error
 
@@ -115,7 +118,7 @@ def _explain_unknown_key(config_name: str, overrides: Sequence[str]) -> None:
     """Raises XRayError where an override's key is the reason why the configuration cannot be composed."""
     try:
         keys = list(dotted_keys(compose(config_name, [o for o in overrides if _is_group(o)])))
-    except HydraException:
+    except CANNOT_COMPOSE:
         return
     for override in overrides:
         key = override.split("=", 1)[0]

@@ -25,6 +25,7 @@ from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
+from xray_lightning.loggers import build_logger
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
@@ -102,7 +103,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         _clear(folder)
         save_config(folder, cfg)
-        model = load_classifier(Path(cfg.ckpt))
+        model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
         data = own_images(cfg, model) if own else other_images(cfg, model)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
@@ -159,7 +160,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
     if "model" in cfg:
         callbacks.append(History(folder / "history.csv"))
-    logger = build(cfg.logger) if cfg.get("logger") else False
+    logger = build_logger(cfg.get("logger"))
     try:
         trainer: Trainer = build(
             cfg.trainer,
@@ -171,7 +172,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
         )
     except Exception as error:  # Hydra wraps what the constructor raises
         cause = error.__cause__ or error
-        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+        if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
             raise
         raise XRayError(
             f"The trainer cannot be set up: {cause}\n"

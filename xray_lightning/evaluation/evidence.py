@@ -51,7 +51,7 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
 
 
 def illustrate(judged: Judged, model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path) -> None:
-    """Draws the figures of a record, into its folder and for TensorBoard."""
+    """Draws the figures of a record, into its folder and for the loggers."""
     history = read_history(folder / "history.csv")
     drawn = _figures(history, data, model, judged.rows, judged.record, judged.raw)
     for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):
