@@ -158,14 +158,5 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
         "audit": words.audited(record),
         "bad": bad[:BAD_SHOWN],
         "more_bad": max(0, len(bad) - BAD_SHOWN),
-        "environment": _environment(run.environment),
+        "environment": run.facts,
     }
-
-
-def _environment(found: dict[str, Any]) -> dict[str, str]:
-    """A line a fact; package versions in one."""
-    told = {}
-    for key, value in found.items():
-        if key != "command" and value is not None:
-            told[key] = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    return told
