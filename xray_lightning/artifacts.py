@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None where there is no such file or it is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of a file that is nested too deep
         return None
     return content if isinstance(content, dict) else None
 

@@ -38,8 +38,8 @@ def read_run_folder(folder: Path) -> Row:
     if status["state"] == DONE and not (record and record.keys() >= {*NEEDED}):
         record, status = None, status | {"state": FAILED, "error": "metrics.json is broken"}
     named = record or {
-        "dataset": settings.get("dataset", {}).get("name", "?"),
-        "model": settings.get("model", {}).get("name", "?"),
+        "dataset": _name(settings.get("dataset")),
+        "model": _name(settings.get("model")),
         "seed": settings.get("seed"),
     }
     return Row(
@@ -52,3 +52,7 @@ def read_run_folder(folder: Path) -> Row:
         error=status.get("error"),
         record=record,
     )
+
+
+def _name(group: object) -> str:
+    return str(group.get("name", "?")) if isinstance(group, dict) else "?"

@@ -112,6 +112,10 @@ class XRayClassifier(LightningModule, ABC):
         """As `prepare_inputs`, for training; or several augmented versions, all N rows of one after the other."""
         return self.prepare_inputs(source, rows)
 
+    def backbone_digest(self) -> str | None:
+        """Names the weights that came from elsewhere and stay as they are; None: all are trained."""
+        return None
+
     def attribution(self) -> tuple[nn.Module, nn.Module] | None:
         """The network from `normalise`d images to logits (B, classes), and the layer of it whose output (B, C, H, W)
         Grad-CAM weighs. Gradients can pass from the logits to that layer. None: this model has no such layer."""

@@ -21,7 +21,6 @@ from xray_lightning.evaluation.report.data import (
     EnsembleLine,
     Run,
     embedded,
-    environment_lines,
     figure_files,
     read_comparisons,
     read_ensembles,
@@ -164,5 +163,5 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
         "audit": words.audited(record),
         "bad": bad[:BAD_SHOWN],
         "more_bad": max(0, len(bad) - BAD_SHOWN),
-        "environment": environment_lines(run.environment),
+        "environment": run.facts,
     }
