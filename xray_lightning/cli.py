@@ -15,7 +15,7 @@ from rich.console import Console
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, sweep_overrides
+from xray_lightning.overrides import check_overrides, sweep_overrides, swept_params
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def _run(task: Task, config_name: str) -> int:
         if not asks:
             cfg = check_overrides(config_name, args.overrides)
             if args.multirun:
-                added, sweep_dir = sweep_overrides(cfg, args.overrides)
+                added, sweep_dir = sweep_overrides(cfg, [*swept_params(config_name, args.overrides), *args.overrides])
                 sys.argv += added
         job = _guarded(task, failures, multirun=args.multirun)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
