@@ -6,6 +6,8 @@ Hydra looks for plugins in this package alone, and imports all its modules at ea
 import logging
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,8 @@ from omegaconf import DictConfig
 from xray_lightning.errors import XRayError, plugin_errors
 
 log = logging.getLogger(__name__)
+POLL = 2  # seconds between two looks at a job
+GRACE = 10  # seconds that the result of a job may take to show on a shared folder
 
 
 class SubmititLauncher(Launcher):
@@ -67,17 +71,20 @@ class SubmititLauncher(Launcher):
             executor.update_parameters(**self.parameters)
             return executor.map_array(self.job, *zip(*calls, strict=True))
         except (FailedJobError, FailedSubmissionError, NameError) as error:  # sbatch refuses; an unknown parameter
-            raise XRayError(f"The jobs cannot be submitted: {error}\nhydra.launcher.* says what they ask for.") from error
+            raise XRayError(
+                f"The jobs cannot be submitted: {error}\nhydra.launcher.* says what they ask for."
+            ) from error
 
     def _result(self, job: Any, overrides: Sequence[str]) -> JobReturn:
         from submitit.core.utils import UncompletedJobError
 
-        try:
-            result: JobReturn = job.results()[0]
-            return result
-        except UncompletedJobError:  # killed, lost, cancelled, or ended before the run began
-            reason = f"its job {job.job_id} ended without a result ({job.state}). {job.paths.stderr} may tell why"
-        self._record(overrides, reason)
+        while not job.done() and not (self.cluster == "slurm" and _has_left(job)):
+            time.sleep(POLL)
+        with suppress(UncompletedJobError):  # killed, lost, cancelled, or ended before the run began
+            if job.done():
+                result: JobReturn = job.results()[0]
+                return result
+        self._record(overrides, f"its job {job.job_id} ended without a result ({job.state}), see {job.paths.stderr}")
         return no_result()
 
     def _record(self, overrides: Sequence[str], reason: str) -> None:
@@ -121,6 +128,17 @@ class JoblibLauncher(Launcher):
                     "hydra.launcher.n_jobs; the same command with the sweep's name goes on."
                 )
                 return [no_result() for _ in job_overrides]
+
+
+def _has_left(job: Any) -> bool:
+    """Whether a job has left SLURM's queue, on a cluster without accounts: submitit would wait for ever."""
+    if job.state != "UNKNOWN":
+        return False
+    listed = subprocess.run(["squeue", "--noheader", "--jobs", job.job_id], capture_output=True, text=True)
+    if listed.stdout.strip() or (listed.returncode and "Invalid job id" not in listed.stderr):
+        return False
+    time.sleep(GRACE)
+    return not job.done()
 
 
 def no_result() -> JobReturn:

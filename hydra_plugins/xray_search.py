@@ -69,7 +69,9 @@ class OptunaSweeper(Sweeper):
             space = {o.get_key_element(): _distribution(o) for o in last.values() if o.is_sweep_override()}
             fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
             study = self._open(space, fixed)
-        begun = [trial for trial in study.trials if not trial.state.is_finished() and trial.params.keys() == space.keys()]
+        begun = [
+            trial for trial in study.trials if not trial.state.is_finished() and trial.params.keys() == space.keys()
+        ]
         while (left := self.n_trials - sum(trial.state.is_finished() for trial in study.trials)) > 0:
             size = min(left, self.n_jobs)
             again, begun = begun[:size], begun[size:]
@@ -92,7 +94,9 @@ class OptunaSweeper(Sweeper):
         study.sampler = build(self.sampler, seed=self.seed + len(study.trials))
         asked = {"fixed": sorted(fixed), "space": sorted(f"{key}: {values}" for key, values in space.items())}
         if study.user_attrs.get("asked", asked) != asked:
-            raise XRayError(f"{self.folder} holds a search of something else: {study.user_attrs['asked']}. Name another.")
+            raise XRayError(
+                f"{self.folder} holds a search of something else: {study.user_attrs['asked']}. Name another."
+            )
         study.set_user_attr("asked", asked)
         return study
 
@@ -112,7 +116,12 @@ class OptunaSweeper(Sweeper):
 
     def _write(self, study: Any) -> None:
         if values := [trial.value for trial in study.trials if trial.value is not None]:
-            results = {"name": "optuna", "best_params": _best(study), "best_value": study.best_value, "trials": len(values)}
+            results = {
+                "name": "optuna",
+                "best_params": _best(study),
+                "best_value": study.best_value,
+                "trials": len(values),
+            }
             with atomic_write(self.folder / "optimization_results.yaml") as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(results)))
 
@@ -137,7 +146,9 @@ def _distribution(override: Override) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if override.key_or_group in NO_CHOICE:
-        raise XRayError(f"A search cannot choose {override.key_or_group}: validation on one says nothing of the others.")
+        raise XRayError(
+            f"A search cannot choose {override.key_or_group}: validation on one says nothing of the others."
+        )
     value = override.value()
     if isinstance(value, IntervalSweep):
         kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from xray_lightning.artifacts import locked, read_json
+from xray_lightning.artifacts import read_json
 from xray_lightning.evaluation.runs import gather, read_run_folder
 from xray_lightning.evaluation.table import Row, show_results, write_results
 from xray_lightning.status import FAILED
@@ -57,7 +58,7 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             folder = Path(config.hydra.sweep.dir)
-            with locked(folder / ".results"):  # of jobs that end together, the last one to write has seen both
+            with FileLock(folder / ".results.lock"):  # of jobs that end together, the last one to write has seen both
                 write_results(folder, gather(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
