@@ -18,7 +18,7 @@ from rich.console import Console
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides
+from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides, swept_params
 from xray_lightning.status import alone
 from xray_lightning.sweep import failed_runs, show_sweep
 
@@ -58,7 +58,8 @@ def _run(task: Task, config_name: str) -> int:
             if not asks:
                 cfg = check_overrides(config_name, args.overrides)
                 if args.multirun:
-                    added, sweep_dir = sweep_overrides(cfg, args.overrides)
+                    swept = [*swept_params(config_name, args.overrides), *args.overrides]
+                    added, sweep_dir = sweep_overrides(cfg, swept)
                     sys.argv += added
                     held.enter_context(alone(sweep_dir, _ELSEWHERE.format(sweep_dir.name)))
                 elif cfg.get("resume"):

@@ -1,9 +1,12 @@
 """Errors that a user can cause, and the wording they share."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 class XRayError(Exception):
@@ -76,3 +79,15 @@ def cache_errors(folder: Path) -> Iterator[None]:
             "python -m xray_lightning.cache clear=all, choose another folder with paths.cache=<folder> or the variable "
             "XRAY_CACHE, or work without a cache: cache=off."
         ) from error
+
+
+@contextmanager
+def plugin_errors(what: str, extra: str) -> Iterator[None]:
+    """Around what a plugin of Hydra does: Hydra would print the traceback of an XRayError, here the process ends with
+    its message and status 2. A module that is missing is one of the extra."""
+    try:
+        yield
+    except (XRayError, ModuleNotFoundError) as error:
+        missing = f'{what} needs the extra packages of: pip install "xray-lightning[{extra}]"'
+        log.error("%s", missing if isinstance(error, ModuleNotFoundError) else error)
+        raise SystemExit(2) from error

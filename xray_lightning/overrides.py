@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -67,8 +67,9 @@ def _check_outputs(cfg: DictConfig) -> None:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # for glob()
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         raise XRayError(f"{str(error).splitlines()[0]}\nOverrides have the form key=value or group=option.") from error
 
@@ -98,9 +99,12 @@ def _check_options(parsed: Sequence[Override]) -> None:
 def _values(override: Override) -> list[str]:
     """The override once for each value it sweeps over; other than for groups the first value will do."""
     text = str(override.input_line)
-    if not override.is_sweep_override() or not override.is_discrete_sweep():
-        return [text] if not override.is_sweep_override() else []
+    if not override.is_sweep_override():
+        return [text]
     key = text.split("=", 1)[0]
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}"]
     values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     is_group = bool(GlobalHydra.instance().config_loader().get_group_options(override.key_or_group))
     return values if is_group else values[:1]
@@ -137,6 +141,22 @@ def _is_group(override: str) -> bool:
 
 def _choices(overrides: Sequence[str]) -> str:
     return ", ".join(o for o in overrides if _is_group(o)) or "the default groups"
+
+
+def swept_params(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """The values that hydra.sweeper.params sweeps over, as overrides before those of the command line.
+
+    Raises XRayError for an interval without a search, which alone can draw from it.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parsed = _parse(overrides)
+        first = [_values(o)[0] for o in parsed]
+        sweeper = compose(config_name, first, return_hydra_config=True).hydra.sweeper
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    for override in [*_parse(params), *parsed]:
+        if isinstance(override.value(), IntervalSweep) and sweeper._target_.endswith("BasicSweeper"):
+            raise XRayError(f"{override.input_line}: only a search draws from an interval: hydra/sweeper=optuna.")
+    return params
 
 
 def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str], Path]:
