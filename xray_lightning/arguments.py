@@ -1,7 +1,7 @@
 """Values of a configuration, checked against the constructors they go to."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig
@@ -39,12 +39,18 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         target = get_object(node["_target_"])
     except Exception as error:
         raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
+    check_call(target, {key: value for key, value in node.items() if key not in HYDRA_KEYS}, node["_target_"], where)
+
+
+def check_call(target: Any, arguments: Mapping[str, Any], name: str, where: str = "") -> None:
+    """Checks the arguments of a call, of which nothing is imported. `name` is what messages call the target.
+
+    Raises XRayError as `check_arguments` does.
+    """
     hints = _arguments(target)
-    for key, value in node.items():
-        if key in HYDRA_KEYS:
-            continue
+    for key, value in arguments.items():
         if key not in hints and "**" not in hints:
-            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, hints)}")
+            raise XRayError(f"{where}{key} is not an argument of {name}. {did_you_mean(key, hints)}")
         _check_value(value, hints.get(key, Any), f"{where}{key}")
 
 

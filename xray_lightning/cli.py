@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
+from xray_lightning.console import legible
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import release
 from xray_lightning.overrides import check_overrides, sweep_overrides
@@ -99,4 +100,4 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
 def _complain(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("[bold red]Error:[/] ", end="")
-    console.print(message, markup=False)
+    console.print(legible(message), markup=False)
