@@ -37,7 +37,8 @@ def _ratio(a: str, b: str) -> float:
 def why_unreadable(error: Exception) -> str:
     """The first line of what a reader says of a broken file, but not PyTorch's advice to load it unsafely."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return "it holds more than tensors and plain data, or is no PyTorch file" if "weights_only" in line else line
+    refused = "weights only" in line.lower().replace("_", " ")
+    return "it holds more than tensors and plain data, or is no PyTorch file" if refused else line
 
 
 @contextmanager

@@ -427,7 +427,7 @@ def test_a_target_in_a_checkpoint_is_never_imported(
     arguments = card["data"]["arguments"]
     for more in (target, {"augment": target}, {"kaggle": target}, {"classes": [target]}, {"seed": target}):
         asked = card | {"data": card["data"] | {"arguments": arguments | more}}
-        with pytest.raises(XRayError, match="The checkpoint"):
+        with pytest.raises(XRayError, match=r"The checkpoint|dataset\.classes has"):
             load_data_module(asked, cache_dir=str(tmp_path / "cache"))
     assert not (tmp_path / "executed").exists()
 
@@ -482,7 +482,6 @@ def test_a_network_that_the_weights_are_not_of_is_refused_before_it_takes_memory
         {"precision": "8-bit"},
         {"precision": None},
         {"classes": ["A", "B"]},
-        {"operating_points": {}},
         {"operating_points": {"PNEUMONIA": {}}},
         {"operating_points": {"PNEUMONIA": {"default": {"threshold": None}}}},
         {"operating_points": {"Other": {"default": {"threshold": 0.5, "tp": 1, "fn": 1, "tn": 1, "fp": 1}}}},

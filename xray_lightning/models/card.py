@@ -101,7 +101,8 @@ class _Card(_Part):
 
     def model_post_init(self, context: Any) -> None:
         judged = self.classes[1:] if len(self.classes) == 2 else self.classes
-        if list(self.operating_points) != judged or not all("default" in p for p in self.operating_points.values()):
+        points = self.operating_points
+        if list(points) not in ([], judged) or not all("default" in own for own in points.values()):
             raise ValueError("operating points that are not those of the classes")
 
 
