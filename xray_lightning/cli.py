@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
+from xray_lightning.console import legible
 from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
 from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides, swept_params
@@ -23,7 +23,6 @@ from xray_lightning.status import alone
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
-UNWRITABLE = (ENOSPC, EDQUOT, EROFS, EACCES)
 Task = Callable[[DictConfig], Any]
 
 
@@ -130,11 +129,6 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
         asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
         log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
         failures.append(cfg.run_name)
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        log.error("%s failed: %s", cfg.run_name, _unwritable(error))
-        failures.append(cfg.run_name)
     except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
         if not multirun:
             raise
@@ -143,15 +137,7 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
     return float("nan")
 
 
-def _unwritable(error: OSError) -> str:
-    where = f" to {error.filename}" if error.filename else ""
-    return (
-        f"nothing can be written{where} ({error.strerror}). Free space or mend permissions, and give the command again "
-        "with resume=true, or with the sweep's name. paths.outputs and paths.cache say where files go."
-    )
-
-
 def _complain(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("[bold red]Error:[/] ", end="")
-    console.print(message, markup=False)
+    console.print(legible(message), markup=False)

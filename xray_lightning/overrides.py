@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xray_lightning.config import CONF, dotted_keys, slug
+from xray_lightning.config import CONF, dotted_keys, is_folder_name, slug
 from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.status import is_held, unfinished
 
@@ -44,6 +44,7 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
     if config_name not in OF_CHECKPOINTS and "dataset" in first and "_target_" not in first.dataset:
         raise XRayError("dataset=checkpoint is for test.py, which takes it by itself. Choose another data set.")
     if "run_name" in first:
+        _check_run_name(first)
         _check_outputs(first)
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
         key = str(missing[0])
@@ -53,6 +54,17 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             "ckpt must be given: ckpt=<value>; or cascade.screen and cascade.diagnose. --help shows examples."
         )
     return first
+
+
+def _check_run_name(cfg: DictConfig) -> None:
+    try:
+        name = str(cfg.run_name)
+    except OmegaConfBaseException as error:
+        raise XRayError(str(error).splitlines()[0]) from error
+    if not is_folder_name(name):
+        raise XRayError(
+            f"run_name={name} cannot name a folder. Use letters, digits, '_', '-' and '.', such as {slug(name)}."
+        )
 
 
 def _check_outputs(cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -170,8 +171,8 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
             plugins=[WholeFiles()],
             **fixed,
         )
-    except Exception as error:  # Hydra wraps what the constructor raises
-        cause = error.__cause__ or error
+    except Exception as error:  # Hydra wraps what the constructors of parts raise
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
             raise
         raise XRayError(

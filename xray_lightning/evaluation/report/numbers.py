@@ -24,6 +24,14 @@ def estimate(found: Any) -> Estimate:
     return Estimate(found)
 
 
+def as_number(text: str | None) -> float | None:
+    """A cell of a CSV; None of one that is empty or no number."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
 def number(value: float | None, digits: int = 4) -> str:
     return NONE if value is None else f"{value:.{digits}f}".replace("-", "−")
 

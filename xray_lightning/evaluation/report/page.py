@@ -4,7 +4,9 @@ python -m xray_lightning.evaluation.report outputs/sweeps/<name>
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -58,7 +60,9 @@ def write_report(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    html = environment.get_template(template).render(page)
+    script = environment.get_template("page.js").render()
+    digest = b64encode(sha256(script.encode()).digest()).decode()  # the browser runs this script and no other
+    html = environment.get_template(template).render(page, script=Markup(script), script_digest=digest)
     with atomic_write(folder / "report.html", "wb") as file:
         file.write(html.encode("utf-8", "replace"))  # names of files may hold what is no Unicode
     return folder / "report.html"
