@@ -1,5 +1,7 @@
 """A screen and a diagnosis that are often right, drawn, and what cascade.json would say of them."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,13 @@ def drawn(seed: int, count: int = 120) -> Scored:
     return Scored(screen, diagnosis / diagnosis.sum(axis=1, keepdims=True), labels, groups)
 
 
-def cascade_content(known: int = 20, asked: float = 0.98, **more: Any) -> dict[str, Any]:
+def cascade_content(known: int = 20, **more: Any) -> dict[str, Any]:
     """cascade.json of 120 test images, of which the screen knows the first `known`."""
+    return deepcopy(_content(known)) | more
+
+
+@cache
+def _content(known: int, asked: float = 0.98) -> dict[str, Any]:
     validation, test = drawn(1), drawn(2)
     parts = {UNSEEN: Scored(*(part[known:] for part in test)), ALL: test}
     threshold, matched = thresholds(validation, HEALTHY, asked)
@@ -39,4 +46,4 @@ def cascade_content(known: int = 20, asked: float = 0.98, **more: Any) -> dict[s
         "notes": ["synthetic radiographs"],
         "test": {name: judged(validation, part, CLASSES, HEALTHY, asked) for name, part in parts.items()},
         "environment": {"command": "python test.py cascade.screen=a.ckpt", "packages": {"torch": "2.10"}, "git": None},
-    } | more  # fmt: skip
+    }  # fmt: skip

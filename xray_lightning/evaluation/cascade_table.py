@@ -38,7 +38,7 @@ def _show_part(console: Console, images: str, part: Mapping[str, Any]) -> None:
     title = Text(f"{images} ({counts})")
     table = Table("system", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for metric in next(iter(part["systems"].values())):
-        table.add_column(metric.replace("_", " "), justify="right")
+        table.add_column(metric.replace("_f1", " F1"), justify="right")
     for system, found in part["systems"].items():
         table.add_row(system, *(with_interval(estimate(value), 3) for value in found.values()))
     console.print(table)
