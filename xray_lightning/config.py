@@ -79,17 +79,25 @@ def _dotted(nodes: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def build(cfg: Any, **more: Any) -> Any:
-    """Calls what a node's `_target_` names, with plain arguments. An XRayError in there arrives as one."""
+def build(cfg: Any, expects: type = object, **more: Any) -> Any:
+    """Calls what a node's `_target_` names, with plain arguments. An XRayError in there arrives as one.
+
+    Raises XRayError for a call that does not fit what is called, and where it gives no `expects`.
+    """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
-        return instantiate(cfg, _convert_="all", **more)
+        made = instantiate(cfg, _convert_="all", **more)
     except InstantiationException as error:
-        if isinstance(error.__cause__, XRayError):
-            raise error.__cause__ from error.__cause__.__cause__
-        refused = isinstance(error.__cause__, TypeError) and error.__cause__.__traceback__.tb_next is None
-        if refused:  # by the call itself, before anything in there ran, such as an argument that is missing
-            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {error.__cause__}.") from error
+        cause = error.__cause__
+        if isinstance(cause, XRayError):
+            raise cause from cause.__cause__
+        if isinstance(cause, TypeError) and cause.__traceback__ is not None and cause.__traceback__.tb_next is None:
+            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {cause}.") from error
         raise
+    if not isinstance(made, expects):
+        raise XRayError(
+            f"_target_={cfg.get('_target_')} gives a {type(made).__name__}, where a {expects.__name__} is needed."
+        )
+    return made
