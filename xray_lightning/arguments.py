@@ -1,7 +1,7 @@
 """Values of a configuration, checked against the constructors they go to."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig
@@ -47,13 +47,20 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
     if not callable(target):
         raise XRayError(f"{where}_target_={node['_target_']} cannot be called: give a class or a function.")
+    for key in node.keys() & HYDRA_KEYS.keys():
+        _check_value(node[key], HYDRA_KEYS[key], f"{where}{key}")
+    check_call(target, {key: value for key, value in node.items() if key not in HYDRA_KEYS}, node["_target_"], where)
+
+
+def check_call(target: Any, arguments: Mapping[str, Any], name: str, where: str = "") -> None:
+    """Checks the arguments of a call, of which nothing is imported. `name` is what messages call the target.
+
+    Raises XRayError as `check_arguments` does.
+    """
     hints = _arguments(target)
-    for key, value in node.items():
-        if key in HYDRA_KEYS:
-            _check_value(value, HYDRA_KEYS[key], f"{where}{key}")
-            continue
+    for key, value in arguments.items():
         if key not in hints and "**" not in hints:
-            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, hints)}")
+            raise XRayError(f"{where}{key} is not an argument of {name}. {did_you_mean(key, hints)}")
         _check_value(value, hints.get(key, Any), f"{where}{key}")
 
 

@@ -21,7 +21,7 @@ class ConsoleHandler(logging.Handler):
             return  # one process of a run on several devices speaks for all
         if record.levelno < logging.INFO and get_console().is_terminal:
             return  # the progress bar tells
-        text = Text(self.format(record))
+        text = Text(legible(self.format(record)))
         if record.levelno >= logging.ERROR:
             text = Text("Error: ", style="bold red").append(Text(str(text), style="default"))
             Console(stderr=True).print(text, soft_wrap=True)
@@ -33,6 +33,11 @@ class ConsoleHandler(logging.Handler):
 def printable(name: object) -> str:
     """A file's name as it can be shown and logged: control characters and bytes that are no text become `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(name))
+
+
+def legible(text: str) -> str:
+    """Lines as `printable` shows a name: what is said of a file must not steer the terminal."""
+    return "".join(letter if letter in "\n\t\u00a0" else printable(letter) for letter in text)
 
 
 def table_console() -> Console:

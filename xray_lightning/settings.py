@@ -20,7 +20,7 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     for group, shown in (
         ("dataset", ["cache_dir", "cache"]),
         ("trainer", ["enable_progress_bar", "log_every_n_steps"]),
-        ("callbacks", ["progress_bar"]),
+        ("callbacks", ["progress_bar", "last_checkpoint"]),
         ("phantoms", ["root"]),
     ):
         chosen[group] = {k: v for k, v in chosen[group].items() if k not in shown}
