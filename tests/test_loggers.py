@@ -186,7 +186,7 @@ def test_a_missing_extra_is_one_message(
 
 
 def test_what_is_no_logger_is_refused(configure: Configure) -> None:
-    with pytest.raises(XRayError, match="is no logger of Lightning"):
+    with pytest.raises(XRayError, match="gives a dict, where a Logger is needed"):
         build_logger(configure("logger=csv", "logger._target_=builtins.dict").logger)
 
 

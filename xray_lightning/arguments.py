@@ -98,14 +98,24 @@ def _check_value(value: Any, hint: Any, name: str) -> None:
 
     if any(isinstance(v, dict) and "_target_" in v for v in (value if isinstance(value, list) else [value])):
         return  # nodes of their own, checked against their own targets
+    cause: Exception | None = None
     try:
-        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        read = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        choices = list(_literals(hint))
-        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
-        raise XRayError(f"{name}={value!r} is not valid. {advice}") from error
+        read, cause = None, error
     except (PydanticSchemaGenerationError, PydanticUserError):
         return  # a type that pydantic cannot describe, such as a protocol
+    if cause is not None or _turned_into_a_number(value, read):
+        choices = list(_literals(hint))
+        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
+        raise XRayError(f"{name}={value!r} is not valid. {advice}") from cause
+
+
+def _turned_into_a_number(given: Any, read: Any) -> bool:
+    """Whether pydantic takes for a number what the constructor will get as it is, such as '16' or 1e15 for an int."""
+    if isinstance(given, list) and isinstance(read, list | tuple):
+        return any(map(_turned_into_a_number, given, read))
+    return isinstance(read, int | float) and type(given) not in (type(read), int)
 
 
 def _literals(hint: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -96,19 +97,33 @@ def _dotted(nodes: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def build(cfg: Any, **more: Any) -> Any:
+def build(cfg: Any, expects: type = object, **more: Any) -> Any:
     """Calls what a node's `_target_` names, with plain arguments and `more`, which is passed on as it is: Hydra would
-    take a name such as ${x} in it for an interpolation. An XRayError in there arrives as one."""
+    take a name such as ${x} in it for an interpolation. An XRayError in there arrives as one.
+
+    Raises XRayError for a call that does not fit what is called, and where it does not give what it `expects`.
+    """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
         made = instantiate(cfg, _convert_="all", **{"_partial_": True} if more else {})
-        return made(**more) if more else made
-    except InstantiationException as error:
-        if isinstance(error.__cause__, XRayError):
-            raise error.__cause__ from error.__cause__.__cause__
-        refused = isinstance(error.__cause__, TypeError) and error.__cause__.__traceback__.tb_next is None
-        if refused:  # by the call itself, before anything in there ran, such as an argument that is missing
-            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {error.__cause__}.") from error
+        made = made(**more) if more and callable(made) else made
+    except (InstantiationException, TypeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, XRayError):
+            raise cause from cause.__cause__
+        if isinstance(cause, TypeError) and _is_refusal(cause):
+            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {cause}.") from error
         raise
+    if not isinstance(made, expects):
+        raise XRayError(
+            f"_target_={cfg.get('_target_')} gives a {type(made).__name__}, where a {expects.__name__} is needed."
+        )
+    return made
+
+
+def _is_refusal(error: TypeError) -> bool:
+    """Whether a call itself did not fit, such as for an argument that is missing, and nothing that was called ran."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"] == __name__ or frame.f_globals["__name__"].startswith("hydra.")

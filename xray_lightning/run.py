@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
@@ -66,13 +66,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         check_arguments(cfg)
         _same_start(cfg.seed)
         trainer = _trainer(cfg, folder)
-        data: XRayDataModule = build(cfg.dataset)
+        data: XRayDataModule = build(cfg.dataset, XRayDataModule)
         if cfg.phantoms is not None:
             build(cfg.phantoms)
         set_up(data)
         write_catalog(folder / "catalog.csv", data.rows, data.sides)
         model = build(
             cfg.model,
+            XRayClassifier,
             class_names=data.class_names,
             image_size=data.image_size,
             class_weights=data.class_weights(),
@@ -149,7 +150,7 @@ def _choice(cfg: DictConfig, key: str, valid: tuple[str, ...]) -> str:
 
 def _same_start(seed: int) -> None:
     """Makes a job's result independent of the jobs that ran before it in the same process."""
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise XRayError(f"seed={seed} is not valid. Give a whole number from 0 to {2**32 - 1}.")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
@@ -158,19 +159,22 @@ def _same_start(seed: int) -> None:
 
 
 def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
-    callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
-    if "model" in cfg:
-        callbacks.append(History(folder / "history.csv"))
     logger = build_logger(cfg.get("logger"))
     try:
+        callbacks = [build(c, Callback) for c in (cfg.get("callbacks") or {}).values() if c is not None]
+        if "model" in cfg:
+            callbacks.append(History(folder / "history.csv"))
         trainer: Trainer = build(
             cfg.trainer,
+            Trainer,
             callbacks=callbacks,
             logger=logger,
             default_root_dir=str(folder),
             plugins=[WholeFiles()],
             **fixed,
         )
+    except XRayError:
+        raise
     except Exception as error:  # Hydra wraps what the constructors of parts raise
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):

@@ -84,7 +84,7 @@ def odd_tree(rng: Random, root: Path, world: World) -> str:
 def folders(rng: Random, world: World) -> Case:
     """A data set, or the input of a prediction, in a folder of any kind."""
     folder = world.fresh()
-    root = folder / rng.choice(["set", "a b", "é", "x=y", "-a", "a'b", "a\nb", "a[1]", "${x}"])
+    root = folder / rng.choice(["set", "a b", "é", "x=y", "-a", "a'b", "a\nb", "a[1]", "$x"])
     told = odd_tree(rng, root, world)
     if rng.randrange(4) == 0:
         cfg = world.configured(folder, "predict", f"ckpt={world.checkpoints[0]}", "input=x")
