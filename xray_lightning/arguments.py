@@ -9,7 +9,13 @@ from omegaconf import DictConfig
 from xray_lightning.config import plain
 from xray_lightning.errors import XRayError, did_you_mean
 
-HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+HYDRA_KEYS = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+    "_args_": list,
+}
 
 
 def check_arguments(cfg: DictConfig) -> None:
@@ -39,9 +45,12 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         target = get_object(node["_target_"])
     except Exception as error:
         raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
+    if not callable(target):
+        raise XRayError(f"{where}_target_={node['_target_']} cannot be called: give a class or a function.")
     hints = _arguments(target)
     for key, value in node.items():
         if key in HYDRA_KEYS:
+            _check_value(value, HYDRA_KEYS[key], f"{where}{key}")
             continue
         if key not in hints and "**" not in hints:
             raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, hints)}")
@@ -80,7 +89,7 @@ def _check_value(value: Any, hint: Any, name: str) -> None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+    if any(isinstance(v, dict) and "_target_" in v for v in (value if isinstance(value, list) else [value])):
         return  # nodes of their own, checked against their own targets
     try:
         TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)

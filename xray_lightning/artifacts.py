@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,11 +15,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # .<name>.<what tempfile draws>
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` and renames it into place when the block ends without error."""
+def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` and renames it into place when the block ends without error.
+
+    Without `sync` that holds against a kill, but a power cut within seconds may leave a file cut short. It is for large
+    files whose readers notice that, since disks can take seconds to confirm them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     # names of files may hold bytes that are no UTF-8; they are passed on as they are
@@ -26,8 +32,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with os.fdopen(descriptor, mode, **text) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
@@ -35,6 +42,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def unnamed(folder: Path) -> list[Path]:
+    """Temporary files of `atomic_write` in the folder, whose process was killed before it named them."""
+    return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 @contextmanager
@@ -63,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None where there is no such file or it is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of a file that is nested too deep
         return None
     return content if isinstance(content, dict) else None
 

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,20 +16,22 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, sweep_overrides, swept_params
+from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides, swept_params
+from xray_lightning.status import alone
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
+UNWRITABLE = (ENOSPC, EDQUOT, EROFS, EACCES)
 Task = Callable[[DictConfig], Any]
 
 
 def command(config_name: str) -> Callable[[Task], Callable[[], None]]:
     """Makes a command of a task: Hydra's `main`, with the errors a user can cause turned into messages.
 
-    A job of a sweep that fails is reported at once and the others go on. Exit status: 0, 1 where something
-    failed, 2 for a wrong command line, 130 after Ctrl-C.
+    A job of a sweep that fails is reported at once and the others go on. SIGTERM and a closed terminal end it in the
+    same order as Ctrl-C. Exit status: 0, 1 where something failed, 2 for a wrong command line, 128 + n after signal n.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -47,24 +52,60 @@ def _run(task: Task, config_name: str) -> int:
     asks = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sweep_dir: Path | None = None
     failures: list[str] = []
+    received = _listen()
     try:
-        if not asks:
-            cfg = check_overrides(config_name, args.overrides)
-            if args.multirun:
-                added, sweep_dir = sweep_overrides(cfg, [*swept_params(config_name, args.overrides), *args.overrides])
-                sys.argv += added
-        job = _guarded(task, failures, multirun=args.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        with ExitStack() as held:
+            if not asks:
+                cfg = check_overrides(config_name, args.overrides)
+                if args.multirun:
+                    swept = swept_params(config_name, args.overrides)
+                    added, sweep_dir = sweep_overrides(cfg, [*swept, *args.overrides])
+                    sys.argv += added
+                    held.enter_context(alone(sweep_dir, _ELSEWHERE.format(sweep_dir.name)))
+                elif cfg.get("resume"):
+                    sys.argv += resume_overrides(config_name, args.overrides)
+            job = _guarded(task, failures, multirun=args.multirun)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except XRayError as error:
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        if sweep_dir is not None:
-            show_sweep(sweep_dir)
-        again = f" The same command with sweep={sweep_dir.name} goes on." if sweep_dir else ""
-        _complain(f"Interrupted.{again}")
-        return 130
+        _wind_up(config_name, sweep_dir)
+        return 128 + (received or [signal.SIGINT])[0]
     return 1 if failures or (sweep_dir is not None and failed_runs(sweep_dir)) else 0
+
+
+_ELSEWHERE = (
+    "Sweep {0} is being run by another process. Wait for it, or stop it and give this command again, or give this one "
+    "another name: sweep=<name>."
+)
+
+
+def _listen() -> list[int]:
+    """Makes the signals that end a process by default raise what Ctrl-C raises; returns a list of those received."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it, submitit has its own
+            signal.signal(number, stop)
+    return received
+
+
+def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
+    """Shows what an interrupted command has got so far, and how to go on."""
+    again = ""
+    if sweep_dir is not None:
+        with suppress(KeyboardInterrupt):  # of somebody who cannot wait
+            show_sweep(sweep_dir)
+        again = f" The same command with sweep={sweep_dir.name} goes on."
+    elif config_name == "train":
+        again = " The same command with resume=true goes on."
+    _complain(f"Interrupted.{again}")
 
 
 def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
@@ -81,12 +122,18 @@ def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
 
 def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool) -> Any:
     try:
-        return task(cfg)
+        with told_in_words():
+            return task(cfg)
     except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
         raise KeyboardInterrupt from error
     except XRayError as error:
         asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
         log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
+        failures.append(cfg.run_name)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        log.error("%s failed: %s", cfg.run_name, _unwritable(error))
         failures.append(cfg.run_name)
     except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
         if not multirun:
@@ -94,6 +141,14 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
         log.exception("%s failed", cfg.run_name)
         failures.append(cfg.run_name)
     return float("nan")
+
+
+def _unwritable(error: OSError) -> str:
+    where = f" to {error.filename}" if error.filename else ""
+    return (
+        f"nothing can be written{where} ({error.strerror}). Free space or mend permissions, and give the command again "
+        "with resume=true, or with the sweep's name. paths.outputs and paths.cache say where files go."
+    )
 
 
 def _complain(message: str) -> None:

@@ -89,4 +89,7 @@ def build(cfg: Any, **more: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, XRayError):
             raise error.__cause__ from error.__cause__.__cause__
+        refused = isinstance(error.__cause__, TypeError) and error.__cause__.__traceback__.tb_next is None
+        if refused:  # by the call itself, before anything in there ran, such as an argument that is missing
+            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {error.__cause__}.") from error
         raise

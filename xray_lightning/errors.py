@@ -44,6 +44,22 @@ def why_unreadable(error: Exception) -> str:
 
 
 @contextmanager
+def told_in_words() -> Iterator[None]:
+    """Turns what a configuration or the file system refuses, wherever that shows, into one message."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise XRayError(f"The configuration cannot be used. {key}{error.msg or error}") from error
+    except OSError as error:
+        if error.errno is None:  # of a library, not of the system
+            raise
+        raise XRayError(f"{error.filename or 'A file'} cannot be used ({error.strerror}).") from error
+
+
+@contextmanager
 def folder_errors() -> Iterator[None]:
     """Turns what keeps a folder of images from being read, such as its permissions, into one message."""
     try:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xray_lightning.config import CONF, dotted_keys, slug
 from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.status import is_held, unfinished
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
 OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
 INDISPENSABLE = ("dataset", "model", "trainer", "paths")
+CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, ValueError)
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
 
@@ -78,6 +81,8 @@ def _check_options(parsed: Sequence[Override]) -> None:
         if override.is_delete() and key in INDISPENSABLE:
             raise XRayError(f"{key} cannot be left out. Choose {key}=<option>; --help lists them.")
         options = [] if key.startswith("hydra") else loader.get_group_options(key)
+        if override.is_delete() and not options and key.isidentifier() and key != "hydra":
+            raise XRayError(f"{key} cannot be left out. Give {key}=<value>, or leave it as it is.")
         if not options or override.is_delete():
             continue
         for value in _values(override):
@@ -108,7 +113,7 @@ def _values(override: Override) -> list[str]:
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     try:
         return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except CANNOT_COMPOSE as error:
         _explain_unknown_key(config_name, overrides)
         raise XRayError(str(error).split("\nSet the environment variable")[0]) from error
 
@@ -117,7 +122,7 @@ def _explain_unknown_key(config_name: str, overrides: Sequence[str]) -> None:
     """Raises XRayError where an override's key is the reason why the configuration cannot be composed."""
     try:
         keys = list(dotted_keys(compose(config_name, [o for o in overrides if _is_group(o)])))
-    except HydraException:
+    except CANNOT_COMPOSE:
         return
     for override in overrides:
         key = override.split("=", 1)[0]
@@ -161,6 +166,10 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     and seed becomes part of the run folders' names.
     """
     parsed = _parse(overrides)
+    if cfg.get("resume") and cfg.sweep is None:
+        raise XRayError(
+            "A sweep goes on by its name: sweep=<name> in place of resume=true. They are in outputs/sweeps."
+        )
     if "trainer" not in cfg:
         raise XRayError("This command does one thing at a time: run it without -m, once for each value.")
     if str(cfg.trainer.get("devices", 1)) != "1" or cfg.trainer.get("strategy"):
@@ -185,6 +194,39 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     if parts:
         added.append("run_name='" + "_".join([OmegaConf.to_container(cfg)["run_name"], *parts]) + "'")  # type: ignore[index, call-overload]
     return added, sweeps / str(name)
+
+
+def resume_overrides(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """What makes a single run go on in the folder of the newest one with the same settings that is not done.
+
+    Raises XRayError where there is none, or where a process is still at it.
+    """
+    from xray_lightning.settings import settings_of  # and NumPy, which other commands need not wait for
+
+    if any(o.split("=", 1)[0] == "hydra.run.dir" for o in overrides):
+        return []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = _compose(config_name, [*overrides, "paths.run=."])  # the settings do not depend on it
+    if cfg.resume is not True:
+        raise XRayError(f"resume={cfg.resume} is not valid. Give true or false.")
+    settings, runs = settings_of(cfg), Path(cfg.paths.outputs) / "runs"
+    begun = [status.parent for status in runs.glob("*/status.json") if unfinished(status.parent, settings)]
+    if not begun:
+        raise XRayError(
+            f"Of the runs in {runs} none with these settings is left to go on with. Give the very command that was "
+            "interrupted, or leave resume out to begin a new run."
+        )
+    newest = max(begun, key=lambda folder: (folder / "status.json").stat().st_mtime)
+    if is_held(newest):
+        raise XRayError(f"{newest} is still being run by another process. Wait for it, or stop it first.")
+    return [f"hydra.run.dir={_quoted(str(newest))}"]
+
+
+def _quoted(text: str) -> str:
+    """As one value in Hydra's grammar, whatever letters it has. See hydra.cc, "Extended Override syntax"."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # backslashes count before a quote alone
+    trailing = len(text) - len(text.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
 
 
 def _new_folder(parent: Path) -> Path:

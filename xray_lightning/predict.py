@@ -29,7 +29,8 @@ def predict(cfg: DictConfig) -> "list[Prediction]":
     from xray_lightning.predictor import classes_of, load
 
     files = found_files(texts(cfg.input))
-    predictor = load(texts(cfg.ckpt), device=cfg.device, operating_point=cfg.operating_point)
+    point = None if cfg.operating_point is None else str(cfg.operating_point)
+    predictor = load(texts(cfg.ckpt), device=str(cfg.device), operating_point=point)
     folder = Path(cfg.paths.run)
     overlays = folder / "overlays" if cfg.overlay else None
     predictions = list(predictor.stream(files, batch_size=cfg.batch_size, overlay=overlays))

@@ -74,7 +74,7 @@ class Predictor(ABC):
         self, files: Sequence[Path], *, batch_size: int = BATCH, overlay: File | None = None
     ) -> Iterator[Prediction]:
         """As `predict`, for files alone, each as soon as its batch is done: memory does not grow with their number."""
-        if batch_size < 1:
+        if not isinstance(batch_size, int) or batch_size < 1:
             raise XRayError(f"batch_size={batch_size} is not valid. Give a whole number of at least 1.")
         read = in_order(self._read, files, "Predicting")
         for batch in iter(lambda: list(islice(read, batch_size)), []):

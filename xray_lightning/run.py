@@ -13,46 +13,52 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import read_json
+from xray_lightning.artifacts import read_json, unnamed
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.evidence import Judged, illustrate, judge
 from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
+from xray_lightning.loggers import build_logger
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.resume import SETTINGS, WholeFiles, left_off, settings_digest
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
-from xray_lightning.status import is_done, recorded
+from xray_lightning.status import is_done, recorded, refuse_failed
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device tables and product tips
 # Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-# Where SLURM is installed, Lightning advises to start even a run of one process with srun
-warnings.filterwarnings("ignore", message="The `srun` command is available")
 # A frozen backbone is in eval mode on purpose
 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+# Whoever starts a single run on a cluster's node without srun wants it so
+warnings.filterwarnings("ignore", message=r"The `srun` command is available")
+# It is what a run that goes on finds there
+warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, chooses the best epoch on validation, and scores it once on test.
 
-    Returns the content of metrics.json. A run folder that is done already is not run again. Raises XRayError
-    for what a user can mend.
+    Returns the content of metrics.json. A run folder that is done already is not run again; one whose run was stopped
+    goes on after its last whole epoch, to the same result. Raises XRayError for what a user can mend.
     """
     folder = Path(cfg.paths.run)
     settings = settings_of(cfg)
     if is_done(folder, settings):
         log.info("%s is done already, nothing to do", folder)
         return read_json(folder / "metrics.json") or {}
+    if _choice(cfg, "failed", ("again", "keep")) == "keep":
+        refuse_failed(folder, settings)
     with recorded(folder, settings):
         _clear(folder)
         save_config(folder, cfg)
@@ -73,9 +79,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         model.card |= {
             "data": data_card(plain(cfg.dataset), data),
             "precision": str(trainer.precision),
+            SETTINGS: settings_digest(settings),
         }
         prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
-        _fit(trainer, model, data)
+        _fit(trainer, model, data, left_off(folder, model))
         log_examples(trainer, data)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
@@ -96,7 +103,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         _clear(folder)
         save_config(folder, cfg)
-        model = load_classifier(Path(cfg.ckpt))
+        model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
         data = own_images(cfg, model) if own else other_images(cfg, model)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
@@ -128,6 +135,15 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for figure in (folder / "figures").glob("*.png"):
         figure.unlink()
+    for part in (folder, *(folder / name for name in (".hydra", "checkpoints", "figures"))):
+        for file in unnamed(part):
+            file.unlink(missing_ok=True)
+
+
+def _choice(cfg: DictConfig, key: str, valid: tuple[str, ...]) -> str:
+    if cfg[key] not in valid:
+        raise XRayError(f"{key}={cfg[key]} is not valid. {did_you_mean(cfg[key], valid)}")
+    return str(cfg[key])
 
 
 def _same_start(seed: int) -> None:
@@ -144,18 +160,19 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
     if "model" in cfg:
         callbacks.append(History(folder / "history.csv"))
-    logger = build(cfg.logger) if cfg.get("logger") else False
+    logger = build_logger(cfg.get("logger"))
     try:
         trainer: Trainer = build(
             cfg.trainer,
             callbacks=callbacks,
             logger=logger,
             default_root_dir=str(folder),
+            plugins=[WholeFiles()],
             **fixed,
         )
     except Exception as error:  # Hydra wraps what the constructor raises
         cause = error.__cause__ or error
-        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+        if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
             raise
         raise XRayError(
             f"The trainer cannot be set up: {cause}\n"
@@ -170,9 +187,9 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     return trainer
 
 
-def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule) -> None:
+def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, start: Path | None) -> None:
     try:
-        trainer.fit(model, datamodule=data)
+        trainer.fit(model, datamodule=data, ckpt_path=start)
     except (MisconfigurationException, RuntimeError) as error:
         monitors = "conditioned on metric" in str(error)  # early stopping, of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):

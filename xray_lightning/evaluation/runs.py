@@ -5,7 +5,7 @@ from typing import Any
 
 from xray_lightning.artifacts import read_json
 from xray_lightning.evaluation.table import Row
-from xray_lightning.status import DONE, FAILED, RUNNING
+from xray_lightning.status import DONE, FAILED, RUNNING, is_held
 
 NEEDED = [
     "dataset",
@@ -31,13 +31,15 @@ def read_run_folder(folder: Path) -> Row:
     status: dict[str, Any] = read_json(folder / "status.json") or {}
     if status.get("state") not in (RUNNING, DONE, FAILED) or not isinstance(status.get("settings"), dict):
         status = {"state": FAILED, "error": "status.json is broken", "settings": {}}
+    if status["state"] == RUNNING and not is_held(folder):
+        status |= {"state": FAILED, "error": "it was killed"}
     settings = status["settings"]
     record = read_json(folder / "metrics.json") if status["state"] == DONE else None
     if status["state"] == DONE and not (record and record.keys() >= {*NEEDED}):
         record, status = None, status | {"state": FAILED, "error": "metrics.json is broken"}
     named = record or {
-        "dataset": settings.get("dataset", {}).get("name", "?"),
-        "model": settings.get("model", {}).get("name", "?"),
+        "dataset": _name(settings.get("dataset")),
+        "model": _name(settings.get("model")),
         "seed": settings.get("seed"),
     }
     return Row(
@@ -50,3 +52,7 @@ def read_run_folder(folder: Path) -> Row:
         error=status.get("error"),
         record=record,
     )
+
+
+def _name(group: object) -> str:
+    return str(group.get("name", "?")) if isinstance(group, dict) else "?"

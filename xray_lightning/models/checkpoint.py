@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all. Raises OSError where there is no room, which torch.save would hide in another error."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    with atomic_write(path, "wb", sync=False) as file:
+        file.write(buffer.getbuffer())
+
+
 def load_classifier(path: Path) -> XRayClassifier:
     """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode."""
     content = read_checkpoint(path)
@@ -73,8 +82,7 @@ def remember_familiar(path: Path, model: XRayClassifier, data: XRayDataModule) -
     model.card["familiarity"] = fitted.card()
     content = read_checkpoint(path)
     content[CARD]["familiarity"] = model.card["familiarity"]
-    with atomic_write(path, "wb") as file:
-        torch.save(content, file)
+    write_checkpoint(path, content)
 
 
 def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, Any]:

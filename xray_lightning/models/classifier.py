@@ -4,7 +4,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class XRayClassifier(LightningModule, ABC):
     partial constructors; a model that only predicts needs neither.
     """
 
+    goes_on: ClassVar[bool] = True  # training may be stopped after any epoch and gone on with from its checkpoint
     mean: Tensor
     std: Tensor
     class_weights: Tensor | None
@@ -110,6 +111,10 @@ class XRayClassifier(LightningModule, ABC):
     def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
         """As `prepare_inputs`, for training; or several augmented versions, all N rows of one after the other."""
         return self.prepare_inputs(source, rows)
+
+    def backbone_digest(self) -> str | None:
+        """Names the weights that came from elsewhere and stay as they are; None: all are trained."""
+        return None
 
     def attribution(self) -> tuple[nn.Module, nn.Module] | None:
         """The network from `normalise`d images to logits (B, classes), and the layer of it whose output (B, C, H, W)

@@ -31,6 +31,7 @@ ORDER = [
     "most_wrong",
     "least_certain",
 ]
+NOT_SHOWN = ("command", "overrides", "folder", "variables", "installed")  # of the environment
 IMAGES = {"train": "training images", "val": "validation images", "test": "test images"}
 Comparison = dict[str, str]
 EnsembleLine = dict[str, str]
@@ -65,6 +66,11 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         return self.record.get("environment") or {}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What of the environment readers are shown, a line a fact; metrics.json has all of it, and where it lay."""
+        return environment_lines(self.environment)
 
     @property
     def commands(self) -> dict[str, str]:
@@ -163,3 +169,14 @@ def embedded(figure: Path) -> str:
             image.convert("RGB").save(small, "WEBP", quality=85)
             content, kind = small.getvalue(), "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def environment_lines(found: Mapping[str, Any]) -> dict[str, str]:
+    """What readers are shown of a result's environment, a line a fact."""
+    told = {}
+    for key, value in found.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        text = ", ".join(f"{name} {part}".strip() for name, part in parts.items() if part is not None)
+        if key not in NOT_SHOWN and text:
+            told[key.replace("_", " ")] = text
+    return told

@@ -113,9 +113,10 @@ def _seen(seen: Mapping[str, int], n: int) -> str:
     )
 
 
-def when(runs: Sequence[Run]) -> str:
-    started = min((run.status["started"] for run in runs if run.status.get("started")), default="")
-    ended = max((run.status["ended"] for run in runs if run.status.get("ended")), default="")
+def when(statuses: Sequence[Mapping[str, Any]]) -> str:
+    """From the first start to the last end, by status.json."""
+    started = min((status["started"] for status in statuses if status.get("started")), default="")
+    ended = max((status["ended"] for status in statuses if status.get("ended")), default="")
     times = [moment[:16].replace("T", " ") for moment in (started, ended) if moment]
     if len(times) == 2 and times[0][:10] == times[1][:10]:
         times[1] = times[1][11:]
