@@ -6,7 +6,7 @@ Hydra's own plugin for Optuna stops at Optuna 2, or needs a Hydra that is not re
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -37,7 +37,7 @@ class OptunaSweeper(Sweeper):
         self,
         storage: str,
         sampler: Mapping[str, Any],
-        direction: str,
+        direction: Literal["minimize", "maximize"],
         n_trials: int,
         n_jobs: int,
         seed: int,
@@ -150,7 +150,7 @@ def _distribution(override: Override) -> Any:
             f"A search cannot choose {override.key_or_group}: validation on one says nothing of the others."
         )
     value = override.value()
-    if isinstance(value, IntervalSweep):
+    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
         kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     return CategoricalDistribution(list(override.sweep_string_iterator()))

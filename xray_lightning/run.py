@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device tables and product tips
 # Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-# Where SLURM is installed, Lightning advises to start even a run of one process with srun
-warnings.filterwarnings("ignore", message="The `srun` command is available")
 # A frozen backbone is in eval mode on purpose
 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
 # It is what a run that goes on finds there
