@@ -90,12 +90,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_classes_of_any_name_go_through_a_run_and_its_page(
     configure: Callable[..., DictConfig], films: Path, tmp_path: Path
 ) -> None:
-    dataset = [
-        "dataset=folder",
-        f"dataset.root={films}",
-        "dataset.table=table.csv",
-        f"dataset.name={quoted('<b>../x')}",
-    ]
+    dataset = ["dataset=folder", f"dataset.root={films}", "dataset.table=table.csv", "dataset.name='<b>../x'"]
     record = train(configure(*dataset, "figures=true"))
     run = tmp_path / "run"
     assert record["classes"] == sorted(CLASSES, key=str.casefold)

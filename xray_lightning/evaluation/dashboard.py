@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TRAIN
+from xray_lightning.evaluation.figures import readable
 from xray_lightning.loggers import spared
 
 EXAMPLES = 16
@@ -44,7 +45,7 @@ def _example_figure(names: Sequence[str], lines: Sequence[tuple[str, np.ndarray]
         block, column = divmod(i, columns)
         for line, (remark, images) in enumerate(lines):
             panel = axes[len(lines) * block + line, column]
-            panel.set_title(remark or name, fontsize=9)
+            panel.set_title(readable(remark or name), fontsize=9)
             panel.imshow(images[i], cmap="gray", vmin=0, vmax=255)
     return figure
 

@@ -7,6 +7,7 @@ https://doi.org/10.1148/ryai.2020200029) that apply.
 import csv
 from collections import Counter
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xray_lightning.artifacts import atomic_write
 from xray_lightning.evaluation.report.card_facts import CLAIM, PUBLISHED, TORCHVISION
-from xray_lightning.evaluation.report.data import Run, read_run
+from xray_lightning.evaluation.report.data import Run, read_run, text_of
 from xray_lightning.evaluation.report.evidence_tables import POINTS
 from xray_lightning.evaluation.report.numbers import count, estimate, number, signed, with_interval
 from xray_lightning.evaluation.report.run_tables import METRIC_NAMES, PER_CLASS
@@ -105,9 +106,8 @@ def _weights(model: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 def _catalog(path: Path) -> list[dict[str, Any]]:
     """Of each split: images, groups, images whose patient is known, and sources. Empty where there is no catalog."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, csv.Error):
+        rows = list(csv.DictReader(StringIO(text_of(path), newline=""), restval=""))
+    except csv.Error:
         return []
     if not rows or not rows[0].keys() >= {"split", "group", "patient", "source"}:
         return []
