@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, generate_uid
 
 from xray_lightning.data import dicom
@@ -106,12 +106,26 @@ def test_compressed_frames_are_read(kind: str, syntax: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 @pytest.mark.parametrize("name", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"])
-def test_lossless_frames_of_12_bits_are_read_exactly(name: str, dtype: type, tmp_path: Path) -> None:
+def test_lossless_frames_of_12_bits_are_read_exactly(
+    name: str, dtype: type, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stored = (np.kron(FILM, np.ones((2, 2))) * 16 - (2048 if dtype is np.int16 else 0)).astype(dtype)
     content = compressed(written(stored, bits=12), name, tmp_path)
     assert np.array_equal(grey(content), grey(written(stored, bits=12)))
-    with pytest.raises(BadImage, match="is a DICOM file"):
-        read_dicom(content[: len(content) * 2 // 3])
+    caplog.set_level(0)
+    with pytest.raises(BadImage, match="damaged"):
+        read_dicom(damaged(content))
+    assert not caplog.records, "pydicom logs tracebacks, which would show on the terminal"
+
+
+def damaged(content: bytes) -> bytes:
+    """With two thirds of its frame."""
+    dataset = pydicom.dcmread(BytesIO(content))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[: len(frame) * 2 // 3]])
+    file = BytesIO()
+    dataset.save_as(file)
+    return file.getvalue()
 
 
 def compressed(content: bytes, syntax: str, folder: Path) -> bytes:
@@ -170,7 +184,8 @@ def test_a_frame_larger_than_it_should_be_is_refused_before_it_is_decoded(monkey
         (written(FILM, "RGB", SamplesPerPixel=3, PlanarConfiguration=0), "RGB"),
         (written(FILM.astype(np.uint32)), "32 bits"),
         (written(FILM.astype(np.uint16), bits=12, HighBit=15), "unusual place"),
-        (written(FILM.astype(np.uint16), bits=12, frame=b"\xff\xd8", syntax=JPEGExtended12Bit), "save it uncompressed"),
+        (written(FILM.astype(np.uint16), bits=12, frame=b"\xff\xd8", syntax=JPEGExtended12Bit), "12 bits"),
+        (written(FILM, frame=b"\xff\x4f", syntax=pydicom.uid.HTJ2K), "High-Throughput"),
         (written(FILM)[:-400], "cannot be decoded"),
         (written(FILM)[:150], "DICOM file"),
         (written(FILM, syntax=pydicom.uid.DeflatedExplicitVRLittleEndian), "deflated"),

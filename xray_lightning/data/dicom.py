@@ -1,5 +1,6 @@
 """DICOM radiographs -> 8-bit grey images, as viewers show them. The only place where pydicom meets what users bring."""
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    RLELossless,
 )
 
 from xray_lightning.data.codestream import frame_size
@@ -35,11 +37,14 @@ WITH_PILLOW = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000, JPEG2000Lossless)
 WITH_GDCM = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
 IN_A_PROCESS = "import io, sys, numpy, pydicom; read = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read())); "
 IN_A_PROCESS += "numpy.save(sys.stdout.buffer, read.pixel_array)"
+DECODED = (*WITH_PILLOW, *WITH_GDCM, RLELossless)
 SECONDS = 60  # that a process of its own may take for a film
 # attributes of which many files have the name and no value: as good as not there, but not to pydicom
 OPTIONAL = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue")
 
-warnings.filterwarnings("ignore", module=r"pydicom\b")  # what it would tell of a file is told here
+# what pydicom would tell of a file is told here
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def is_dicom(content: bytes) -> bool:
@@ -69,7 +74,7 @@ def read_dicom(content: bytes) -> tuple[Image.Image, list[str]]:
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # of a damaged file pydicom and its decoders raise whatever they stumble over
-        reason = (str(error).split("\n") or [""])[-1].strip() or type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadImage(f"is a DICOM file that cannot be decoded ({reason})") from error
     grey = np.rint((shown - low) / (high - low or 1) * 255).clip(0, 255).astype(np.uint8)
     return Image.fromarray(255 - grey if inverted else grey), _notes(dataset)
@@ -89,8 +94,8 @@ def _checked(dataset: Dataset) -> bool:
     if not 1 <= int(dataset.BitsAllocated) <= 16:
         raise BadImage(f"has {dataset.BitsAllocated} bits a pixel: up to 16 are read")
     syntax, bits = dataset.file_meta.TransferSyntaxUID, dataset.get("BitsStored")
-    if syntax == JPEGExtended12Bit and bits != 8:
-        raise BadImage(f"is compressed as {syntax.name} with {bits} bits, which is not read: save it uncompressed")
+    if syntax.is_encapsulated and (syntax not in DECODED or (syntax == JPEGExtended12Bit and bits != 8)):
+        raise BadImage(f"is compressed as {syntax.name} ({bits} bits), which is not read: save it uncompressed")
     if bits and not syntax.is_encapsulated and dataset.get("HighBit", bits - 1) != bits - 1:
         raise BadImage(f"has its {bits} bits at an unusual place, the highest at {dataset.HighBit}: save it anew")
     sizes = [shape]
@@ -104,22 +109,26 @@ def _checked(dataset: Dataset) -> bool:
 
 
 def _stored(dataset: Dataset, content: bytes) -> np.ndarray:
-    """The values (rows, columns) that the file holds, uncompressed."""
+    """The values (rows, columns) that the file holds, uncompressed. Raises BadImage for a damaged frame."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in WITH_GDCM:
-        return _stored_apart(content)
-    if syntax in WITH_PILLOW:  # pydicom would ask GDCM, too, about what Pillow refuses
-        dataset.pixel_array_options(decoding_plugin="pillow")
-    return dataset.pixel_array
+    if not syntax.is_encapsulated:
+        return dataset.pixel_array
+    try:
+        if syntax in WITH_GDCM:
+            return _stored_apart(content)
+        if syntax in WITH_PILLOW:  # pydicom would ask GDCM, too, about what Pillow refuses
+            dataset.pixel_array_options(decoding_plugin="pillow")
+        return dataset.pixel_array
+    except MemoryError:
+        raise
+    except Exception as error:  # see read_dicom
+        raise BadImage("is a DICOM file whose compressed image is damaged") from error
 
 
 def _stored_apart(content: bytes) -> np.ndarray:
     """As `_stored`, in a process of its own: a damaged frame may end the process in which GDCM decodes it."""
     words = [sys.executable, "-c", IN_A_PROCESS]
-    try:
-        done = subprocess.run(words, input=content, capture_output=True, timeout=SECONDS, check=True)
-    except subprocess.SubprocessError as error:
-        raise BadImage("is a DICOM file whose compressed frame is damaged") from error
+    done = subprocess.run(words, input=content, capture_output=True, timeout=SECONDS, check=True)
     return np.load(BytesIO(done.stdout), allow_pickle=False)
 
 
