@@ -15,7 +15,10 @@ def found_files(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
     named is not there, or no file is found.
     """
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    files = dict.fromkeys(file for name in named for file in _files(str(name)))
+    try:
+        files = dict.fromkeys(file for name in named if str(name) for file in _files(str(name)))
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise XRayError(f"input cannot be looked for: {error.filename}: {error.strerror}.") from error
     if not files:
         raise XRayError(
             "input names no file. Give files, folders or patterns, such as input=films or 'input=films/*.png'."

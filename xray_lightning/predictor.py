@@ -9,7 +9,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -192,8 +192,3 @@ def load(ckpt: File | Sequence[File], *, device: str = "auto", operating_point: 
     if second:
         return TwoStages(first, second[0], operating_point or "sensitivity_98")
     return Single(first, operating_point or "default")
-
-
-def classes_of(predictor: Predictor) -> list[str]:
-    """All columns that predictions may have, each class once."""
-    return list(dict.fromkeys(chain.from_iterable(stage.classes for stage in predictor.stages)))
