@@ -62,6 +62,10 @@ def compared(capsys: pytest.CaptureFixture[str], a: Path, b: Path) -> tuple[int,
     return status, json.loads(capsys.readouterr().out)
 
 
+def lines_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
 def differing(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: part["differences"] for name, part in found["parts"].items() if part["differences"]}
 
@@ -76,12 +80,11 @@ def test_the_same_command_gives_the_same_numbers(shell: Callable[..., Any], swee
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_another_seed_differs_and_is_named(shell: Callable[..., Any], sweeps: tuple[Path, Path]) -> None:
-    a, b = (str(sweeps[0] / f"pneumonia_cnn_s{seed}") for seed in (0, 1))
-    done = shell("-m", "xray_lightning.compare", a, b)
-    assert done.returncode == 1 and not done.stderr
-    assert "The results differ: metrics, predictions, history, weights." in done.stdout
-    assert "settings: dataset.seed, seed" in done.stdout and "epoch 1: train/loss" in done.stdout
+def test_another_seed_differs_and_is_named(capsys: pytest.CaptureFixture[str], sweeps: tuple[Path, Path]) -> None:
+    assert main([str(sweeps[0] / f"pneumonia_cnn_s{seed}") for seed in (0, 1)]) == 1
+    told = capsys.readouterr().out
+    assert "The results differ: metrics, predictions, history, weights." in told
+    assert "settings: dataset.seed, seed" in told and "epoch 1: train/loss" in told
 
 
 def test_sweeps_are_compared_run_by_run(
@@ -105,7 +108,7 @@ def test_far_probabilities_and_changed_decisions_are_counted(
     capsys: pytest.CaptureFixture[str], copies: tuple[Path, Path], sweeps: tuple[Path, Path]
 ) -> None:
     other = sweeps[0] / "pneumonia_cnn_s1"
-    tables = [list(csv.DictReader((run / "predictions.csv").open())) for run in (copies[0], other)]
+    tables = [lines_of(run / "predictions.csv") for run in (copies[0], other)]
     chance = [{line["path"]: float(line["PNEUMONIA"]) for line in table} for table in tables]
     gaps = {path: abs(chance[0][path] - chance[1][path]) for path in chance[0]}
     farthest = max(gaps, key=lambda path: gaps[path])
@@ -150,7 +153,7 @@ def test_images_are_told_that_moved_changed_or_went(
     capsys: pytest.CaptureFixture[str], copies: tuple[Path, Path]
 ) -> None:
     file = copies[1] / "catalog.csv"
-    lines = list(csv.DictReader(file.open()))
+    lines = lines_of(file)
     moved, changed, gone = (next(line for line in lines if line["split"] == side) for side in ("train", "val", "test"))
     moved["split"], changed["digest"] = "val", "0" * 32
     lines.remove(gone)

@@ -36,7 +36,7 @@ def sweep_table(found: Mapping[str, Comparison | str]) -> Table:
     table = Table("run", "results", "differing", box=None, pad_edge=False, header_style="bold")
     for name, comparison in found.items():
         if isinstance(comparison, str):
-            table.add_row(_cell(name), Text("not compared", style="bold red"), _cell(comparison))
+            table.add_row(_cell(name), Text("not compared", style="bold red"), Text(printable(comparison)))
             continue
         parts = ", ".join(f"{p.name} ({_summary(p)})" for p in comparison.parts if p.differences)
         result = Text("the same") if comparison.same else Text("differ", style="bold red")
