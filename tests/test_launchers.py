@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,18 @@ from xray_lightning.overrides import check_overrides, sweep_overrides, swept_par
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = ("trainer=cpu", "trainer.max_epochs=1", "dataset.image_size=32", "figures=false")
+PATIENCE = 600  # seconds, on a machine with much else to do
 LOG_RATE = "model.optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
 
 @pytest.fixture
-def train(tmp_path: Path, phantoms: Path, shared_cache: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts train.py in an empty folder, with the phantoms as its data."""
+def train(tmp_path: Path, phantoms: Path, shared_cache: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts train.py in an empty folder, with the phantoms as its data; leaves no process behind."""
+    begun: list[subprocess.Popen[str]] = []
 
     def start(*words: str, **environment: str) -> subprocess.Popen[str]:
         own = {"XRAY_DATA": str(phantoms), "XRAY_CACHE": str(shared_cache), "PYTHONPATH": str(PROJECT)}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(PROJECT / "train.py"), *words],
             cwd=tmp_path,
             env=os.environ | own | environment,
@@ -46,8 +48,16 @@ def train(tmp_path: Path, phantoms: Path, shared_cache: Path) -> Callable[..., s
             stderr=subprocess.PIPE,
             text=True,
         )
+        begun.append(process)
+        return process
 
-    return start
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    for number in processes_of(tmp_path):
+        os.kill(number, signal.SIGKILL)
 
 
 def table(sweep: Path) -> dict[str, dict[str, str]]:
@@ -64,7 +74,7 @@ def test_jobs_of_one_machine_share_it_and_a_named_sweep_goes_on(
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["-m", "hydra/launcher=joblib", "seed=0,-1", "sweep=both", *SMALL]
-    shown, errors = (first := train(*words)).communicate(timeout=300)
+    shown, errors = (first := train(*words)).communicate(timeout=PATIENCE)
     assert first.returncode == 1 and "Traceback" not in errors and "Warning" not in errors, errors
     sweep = tmp_path / "outputs/sweeps/both"
     assert {run: row["state"] for run, row in table(sweep).items()} == {
@@ -75,7 +85,7 @@ def test_jobs_of_one_machine_share_it_and_a_named_sweep_goes_on(
     threads = json.loads((sweep / "pneumonia_cnn_s0/metrics.json").read_text())["environment"]["threads"]
     assert threads <= max(1, cores() // 2)
     written = (sweep / "pneumonia_cnn_s0/checkpoints/best.ckpt").stat().st_mtime_ns
-    shown, errors = (again := train(*words)).communicate(timeout=300)
+    shown, errors = (again := train(*words)).communicate(timeout=PATIENCE)
     assert again.returncode == 1 and "is done already" in shown, errors
     assert (sweep / "pneumonia_cnn_s0/checkpoints/best.ckpt").stat().st_mtime_ns == written
 
@@ -93,7 +103,7 @@ def processes_of(sweep: Path) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it took too long"
@@ -119,7 +129,7 @@ def test_a_job_that_is_killed_is_a_failed_run_and_the_others_go_on(
     wait_for(lambda: state_of(short) == "done" and state_of(long) == "running" and len(processes_of(sweep)) == 1)
     for number in processes_of(sweep):
         os.kill(number, signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "Traceback" not in errors, errors
     assert "max_epochs=100000 failed: its job" in re.sub(r"\s+", " ", errors)
     rows = table(sweep)
@@ -133,12 +143,12 @@ def test_a_search_goes_on_and_chooses_by_validation(
 ) -> None:
     pytest.importorskip("optuna")
     words = ["-m", "hydra/sweeper=optuna", LOG_RATE, "sweep=search", *SMALL]
-    shown, errors = (first := train(*words, "hydra.sweeper.n_trials=1")).communicate(timeout=300)
+    shown, errors = (first := train(*words, "hydra.sweeper.n_trials=1")).communicate(timeout=PATIENCE)
     assert first.returncode == 0 and "Warning" not in errors, errors
     sweep = tmp_path / "outputs/sweeps/search"
     (one,) = table(sweep)
     written = (sweep / one / "metrics.json").stat().st_mtime_ns
-    shown, errors = (second := train(*words, "hydra.sweeper.n_trials=2")).communicate(timeout=300)
+    shown, errors = (second := train(*words, "hydra.sweeper.n_trials=2")).communicate(timeout=PATIENCE)
     assert second.returncode == 0, errors
     losses = {run: validation_loss(sweep / run) for run in table(sweep)}
     assert len(losses) == 2 and (sweep / one / "metrics.json").stat().st_mtime_ns == written
@@ -165,7 +175,7 @@ def test_a_sweep_through_slurm(train: Callable[..., subprocess.Popen[str]], tmp_
         pytest.skip("no SLURM answers here; bench/one_node_slurm.sh starts one")
     asked = [f"hydra.launcher.{key}" for key in ("cpus_per_task=1", "mem_gb=2", "timeout_min=10")]
     process = train("-m", "hydra/launcher=slurm", *asked, "seed=0,-1", "sweep=cluster", *SMALL)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, errors
     states = {run: row["state"] for run, row in table(tmp_path / "outputs/sweeps/cluster").items()}
     assert states == {"pneumonia_cnn_s0": "done", "pneumonia_cnn_s-1": "failed"}

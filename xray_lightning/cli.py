@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import wraps
@@ -23,6 +24,8 @@ from xray_lightning.status import alone
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
+# Hydra announces not to mix a plugin's configuration into a file of the same name any more, which is all the same here
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/joblib' is validated against ConfigStore schema")
 Task = Callable[[DictConfig], Any]
 
 
