@@ -15,7 +15,9 @@ from rich.console import Console
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, sweep_overrides
+from xray_lightning.overrides import check_overrides, run_folder, sweep_overrides
+from xray_lightning.processes import before_telling, count_processes, launch
+from xray_lightning.status import note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
@@ -53,9 +55,17 @@ def _run(task: Task, config_name: str) -> int:
             if args.multirun:
                 added, sweep_dir = sweep_overrides(cfg, args.overrides)
                 sys.argv += added
+            elif (count := count_processes(cfg, args.overrides)) > 1:
+                folder = run_folder(config_name, args.overrides)
+                status, reason = launch(count, folder)
+                if reason:
+                    note_failure(folder, reason)
+                    _complain(reason)
+                return status
         job = _guarded(task, failures, multirun=args.multirun)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except XRayError as error:
+        before_telling(error)
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
@@ -85,10 +95,12 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
     except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
         raise KeyboardInterrupt from error
     except XRayError as error:
+        before_telling(error)
         asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
         log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
         failures.append(cfg.run_name)
-    except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
+    except Exception as error:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
+        before_telling(error)
         if not multirun:
             raise
         log.exception("%s failed", cfg.run_name)

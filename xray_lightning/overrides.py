@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xray_lightning.config import CONF, dotted_keys, slug
 from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.processes import asks_for_several, started
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
 OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
@@ -134,6 +135,12 @@ def _choices(overrides: Sequence[str]) -> str:
     return ", ".join(o for o in overrides if _is_group(o)) or "the default groups"
 
 
+def run_folder(config_name: str, overrides: Sequence[str]) -> Path:
+    """Where the run of a command line that has been checked is to be written, now."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Path(compose(config_name, list(overrides), return_hydra_config=True).hydra.run.dir)
+
+
 def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str], Path]:
     """What a sweep adds to its command line, and its folder.
 
@@ -143,10 +150,11 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     parsed = _parse(overrides)
     if "trainer" not in cfg:
         raise XRayError("This command does one thing at a time: run it without -m, once for each value.")
-    if str(cfg.trainer.get("devices", 1)) != "1" or cfg.trainer.get("strategy"):
+    if started() > 1 or any(asks_for_several(trainer) for trainer in _trainers(cfg, parsed)):
         raise XRayError(
-            "A sweep (-m) runs each job on one device: trainer.devices and trainer.strategy cannot be set. "
-            "Run the jobs one by one, without -m, to spread each over several devices."
+            "A sweep (-m) runs each job on one device, in one process: trainer.devices, trainer.num_nodes and "
+            "trainer.strategy cannot be set, and srun or torchrun may start it once. Run the jobs one by one, without "
+            "-m, to spread each over several devices."
         )
     for override in parsed:
         if override.key_or_group == "run_name" or (override.key_or_group == "sweep" and override.is_sweep_override()):
@@ -165,6 +173,22 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     if parts:
         added.append("run_name='" + "_".join([OmegaConf.to_container(cfg)["run_name"], *parts]) + "'")  # type: ignore[index, call-overload]
     return added, sweeps / str(name)
+
+
+def _trainers(cfg: DictConfig, parsed: Sequence[Override]) -> Iterator[DictConfig]:
+    """The trainers that a sweep's jobs may get, as far as devices go."""
+    yield cfg.trainer
+    for override in parsed:
+        key = override.get_key_element().lstrip("+")
+        if override.is_sweep_override() and key == "trainer":
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                yield from (compose("train", [f"trainer={option}"]).trainer for option in _swept(override))
+        elif override.is_sweep_override() and key.startswith("trainer."):
+            yield from (OmegaConf.from_dotlist([f"{key}={value}"]).trainer for value in _swept(override))
+
+
+def _swept(override: Override) -> list[str]:
+    return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
 
 
 def _new_folder(parent: Path) -> Path:

@@ -1,6 +1,7 @@
 """One run: train(cfg) and test(cfg), which the scripts, the sweeps and the tests call."""
 
 import logging
+import os
 import shlex
 import warnings
 from pathlib import Path
@@ -28,12 +29,12 @@ from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.processes import build_trainer, first_alone, is_first, refuse_other_numbers
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
 from xray_lightning.status import is_done, recorded
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device tables and product tips
 # Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 # A frozen backbone is in eval mode on purpose
@@ -52,31 +53,32 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         log.info("%s is done already, nothing to do", folder)
         return read_json(folder / "metrics.json") or {}
     with recorded(folder, settings):
-        _clear(folder)
-        save_config(folder, cfg)
+        _begin(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
         trainer = _trainer(cfg, folder)
-        data: XRayDataModule = build(cfg.dataset)
-        if cfg.phantoms is not None:
-            build(cfg.phantoms)
-        set_up(data)
-        write_catalog(folder / "catalog.csv", data.rows, data.sides)
-        model = build(
-            cfg.model,
-            class_names=data.class_names,
-            image_size=data.image_size,
-            class_weights=data.class_weights(),
-        )
-        model.card |= {
-            "data": data_card(plain(cfg.dataset), data),
-            "precision": str(trainer.precision),
-        }
-        prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
+        with first_alone(trainer):
+            data: XRayDataModule = build(cfg.dataset)
+            if cfg.phantoms is not None:
+                build(cfg.phantoms)
+            set_up(data)
+            if trainer.is_global_zero:
+                write_catalog(folder / "catalog.csv", data.rows, data.sides)
+            model = build(
+                cfg.model,
+                class_names=data.class_names,
+                image_size=data.image_size,
+                class_weights=data.class_weights(),
+            )
+            model.card |= {
+                "data": data_card(plain(cfg.dataset), data),
+                "precision": str(trainer.precision),
+            }
+            prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
         _fit(trainer, model, data)
-        log_examples(trainer, data)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
+            log_examples(trainer, data)
             remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
     if trainer.is_global_zero:
@@ -92,14 +94,14 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
-        _clear(folder)
-        save_config(folder, cfg)
+        _begin(folder, cfg)
         model = load_classifier(Path(cfg.ckpt))
         own = "_target_" not in cfg.dataset
-        data = own_images(cfg, model) if own else other_images(cfg, model)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
-        seen = None if own else images_seen(model, data)
-        prepare_inputs(model, data, trainer, [TEST])
+        with first_alone(trainer):
+            data = own_images(cfg, model) if own else other_images(cfg, model)
+            seen = None if own else images_seen(model, data)
+            prepare_inputs(model, data, trainer, [TEST])
         judged = judge(model, data, trainer, folder, split=cfg.split, seen=seen, checkpoint=str(cfg.ckpt))
     if trainer.is_global_zero:
         _show(judged, model, data, trainer, folder, figures=cfg.figures)
@@ -120,12 +122,15 @@ def _show(
         log.exception("The scores are complete, but not figures and report. To make the report again: %s", again)
 
 
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
+def _begin(folder: Path, cfg: DictConfig) -> None:
+    """Takes away what an earlier attempt told, which would stand beside new numbers, and keeps the configuration."""
+    if not is_first():
+        return
     for name in ("metrics.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md"):
         (folder / name).unlink(missing_ok=True)
     for figure in (folder / "figures").glob("*.png"):
         figure.unlink()
+    save_config(folder, cfg)
 
 
 def _same_start(seed: int) -> None:
@@ -135,7 +140,8 @@ def _same_start(seed: int) -> None:
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.benchmark = False
-    seed_everything(seed, workers=True, verbose=False)
+    seed_everything(seed, verbose=False)
+    del os.environ["PL_GLOBAL_SEED"]  # by which Lightning would seed again, but only where there are several processes
 
 
 def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
@@ -143,22 +149,8 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     if "model" in cfg:
         callbacks.append(History(folder / "history.csv"))
     logger = build(cfg.logger) if cfg.get("logger") else False
-    try:
-        trainer: Trainer = build(
-            cfg.trainer,
-            callbacks=callbacks,
-            logger=logger,
-            default_root_dir=str(folder),
-            **fixed,
-        )
-    except Exception as error:  # Hydra wraps what the constructor raises
-        cause = error.__cause__ or error
-        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
-            raise
-        raise XRayError(
-            f"The trainer cannot be set up: {cause}\n"
-            "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
-        ) from error
+    trainer = build_trainer(cfg.trainer, callbacks=callbacks, logger=logger, default_root_dir=str(folder), **fixed)
+    refuse_other_numbers(trainer, cfg)
     if str(trainer.precision) not in AUTOCAST:
         raise XRayError(
             f"trainer.precision={trainer.precision} is not supported: weights are kept in float32. Give one of "

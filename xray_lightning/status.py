@@ -1,6 +1,5 @@
 """status.json: how a run stands, so that a sweep knows what is left to do."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 from xray_lightning.artifacts import read_json, write_json
 from xray_lightning.errors import XRayError
+from xray_lightning.processes import is_first
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
@@ -17,7 +17,7 @@ RUNNING, DONE, FAILED = "running", "done", "failed"
 @contextmanager
 def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keeps status.json of a run folder: running, then done, or failed with its reason, and the times."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of one run on several devices
+    if not is_first():  # another process of one run on several devices
         yield
         return
     status: dict[str, Any] = {
@@ -44,6 +44,12 @@ def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         end(FAILED, str(error) if isinstance(error, XRayError) else f"{type(error).__name__}: {error}")
         raise
     end(DONE, None)
+
+
+def note_failure(folder: Path, reason: str) -> None:
+    """Writes why a run failed whose own processes could not, or did not know."""
+    if status := read_json(folder / "status.json"):
+        write_json(folder / "status.json", status | {"state": FAILED, "ended": _now(), "error": reason})
 
 
 def is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
