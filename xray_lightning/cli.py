@@ -16,7 +16,7 @@ from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import release
 from xray_lightning.overrides import check_overrides, run_folder, sweep_overrides
-from xray_lightning.processes import before_telling, count_processes, launch
+from xray_lightning.processes import before_telling, count_processes, is_first, launch, rank
 from xray_lightning.status import note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 
@@ -72,7 +72,8 @@ def _run(task: Task, config_name: str) -> int:
         if sweep_dir is not None:
             show_sweep(sweep_dir)
         again = f" The same command with sweep={sweep_dir.name} goes on." if sweep_dir else ""
-        _complain(f"Interrupted.{again}")
+        if is_first():
+            _complain(f"Interrupted.{again}")
         return 130
     return 1 if failures or (sweep_dir is not None and failed_runs(sweep_dir)) else 0
 
@@ -110,5 +111,6 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
 
 def _complain(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print("[bold red]Error:[/] ", end="")
+    who = "Error" if is_first() else f"Error in process {rank() + 1}"
+    console.print(f"[bold red]{who}:[/] ", end="")
     console.print(message, markup=False)

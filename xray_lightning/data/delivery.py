@@ -52,7 +52,7 @@ def resident(gather: Gather, rows: np.ndarray, device: torch.device) -> Delivery
     inputs, labels = _uploaded(gather, rows, device)
 
     def batches(order: Sequence[np.ndarray]) -> Iterator[Batch]:
-        places = torch.from_numpy(np.searchsorted(rows, np.concatenate(order))).to(device)
+        places = torch.from_numpy(np.searchsorted(rows, np.concatenate([rows[:0], *order]))).to(device)
         for chosen in places.split([*map(len, order)]):
             yield inputs.index_select(0, chosen), labels.index_select(0, chosen)
 

@@ -138,7 +138,8 @@ class XRayClassifier(LightningModule, ABC):
             loss = loss * self._weight(labels)
             whole = mean_of_all(loss.detach())
         self.log("train/loss", whole, prog_bar=True)
-        self.log("train/epoch_loss", whole, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        size: Any = float(len(labels))  # as a whole number, Lightning would round down its mean over processes
+        self.log("train/epoch_loss", whole, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
