@@ -1,5 +1,8 @@
 """Synthetic data and small configurations that all tests share."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,36 @@ SMALL = (
     "dataset.image_size=32",
     "dataset.batch_size=16",
 )
+
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Shell:
+    """Runs commands of the project in an empty folder, with the phantoms as its data."""
+
+    def __init__(self, folder: Path, data: Path, cache: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "XRAY_DATA": str(data),
+            "XRAY_CACHE": str(cache),
+            "XRAY_RESNET50_WEIGHTS": "random",
+            "PYTHONWARNINGS": "default",
+        }
+
+    def command(self, *words: str) -> list[str]:
+        script = words[0]
+        return [sys.executable, str(PROJECT / script) if script.endswith(".py") else script, *words[1:]]
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+
+
+@pytest.fixture
+def shell(tmp_path: Path, phantoms: Path, shared_cache: Path) -> Shell:
+    return Shell(tmp_path, phantoms, shared_cache)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from xray_lightning.cascade import cascade
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.report.__main__ import main
 from xray_lightning.run import train
 
 Configure = Callable[..., DictConfig]
@@ -44,6 +45,28 @@ def test_both_systems_are_scored_on_the_test_images_of_the_second(
         flagged = float(line["screen"]) >= content["threshold"]
         assert line["flagged"] == str(flagged) and (flagged or line["cascade"] == "Healthy")
     assert json.loads((tmp_path / "cascade/status.json").read_text())["state"] == "done"
+
+
+def test_page_and_figures_are_left_and_their_places_told(
+    pair: dict[str, Any], configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cascade"
+    content = cascade(asked(configure, tmp_path, "figures=true"))
+    figures = {file.stem for file in (folder / "figures").glob("*.png")}
+    assert {"sweep_all", "confusion_cascade_all", "confusion_alone_all"} <= figures
+    told = capsys.readouterr().out
+    for what, place in (("Report", "report.html"), ("Results", "cascade.json"), ("Figures", "figures")):
+        assert f"{what:<9} {folder / place}" in told
+    assert content["test"]["all"]["verdict"] in told and "synthetic radiographs" in told
+    page = (folder / "report.html").read_bytes()
+    assert page.count(b"data:image/png") == len(figures)
+    (folder / "report.html").unlink()
+    assert main([str(folder)]) == 0 and (folder / "report.html").read_bytes() == page
+    assert content["screen"]["dataset"] == "pneumonia" and content["screen"]["model"] == "cnn"
+    trained = sum(pair["pneumonia"]["images"]["train"].values())
+    assert sum(content["screen"]["images"]["train"].values()) == trained
+    cascade(asked(configure, tmp_path))  # without figures the former ones are not left to stand beside its numbers
+    assert not list((folder / "figures").glob("*.png")) and b"data:image" not in (folder / "report.html").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.errors import XRayError
@@ -215,10 +215,11 @@ def test_other_numbers_of_processes_than_the_trainer_counts_on_are_refused(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, count: int, overrides: tuple[str, ...], message: str
 ) -> None:
     cfg = configure(*overrides)
-    trainer = SimpleNamespace(num_devices=cfg.trainer.devices, num_nodes=cfg.trainer.get("num_nodes", 1))
+    devices = {key: cfg.trainer.get(key, "auto") for key in ("accelerator", "devices", "strategy")}
+    trainer = Trainer(**devices, logger=False, enable_checkpointing=False)
     monkeypatch.setenv("WORLD_SIZE", str(count))
     with pytest.raises(XRayError, match=message):
-        refuse_other_numbers(trainer, cfg)  # type: ignore[arg-type]
+        refuse_other_numbers(trainer, cfg)
 
 
 def test_processes_started_from_outside_must_share_a_folder(

@@ -23,7 +23,7 @@ GROUPS = "sys/fs/cgroup"
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Variables of whoever runs the tests have no say here, and later tests see nothing of what these set."""
-    for name in (*machine.OWN_THREADS, *machine.OWN_MALLOC):
+    for name in (*machine.OWN_THREADS, *machine.OWN_MALLOC, "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def folder_of(run: Path, phantoms: Path) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_has_the_probabilities_that_test_gave_it(kind: str, runs: dict[str, Path], phantoms: Path) -> None:
     lines = scored(runs[kind])
-    files = [folder_of(runs[kind], phantoms) / line["path"] for line in lines]
-    found = load(checkpoint(runs[kind])).predict(files, batch_size=5)
-    assert [p.path for p in found] == [str(file) for file in files]
+    films = [folder_of(runs[kind], phantoms) / line["path"] for line in lines]
+    found = load(checkpoint(runs[kind])).predict(films, batch_size=5)
+    assert [p.path for p in found] == [str(film) for film in films]
     for line, prediction in zip(lines, found, strict=True):
         assert prediction.probabilities == pytest.approx(
             {c: float(line[c]) for c in prediction.probabilities}, abs=1e-6
@@ -149,6 +150,38 @@ def test_the_command_writes_what_it_found(runs: dict[str, Path], phantoms: Path,
                 assert picture.width > 600
 
 
+def test_columns_of_two_stages_keep_classes_of_one_name_apart(
+    runs: dict[str, Path], phantoms: Path, tmp_path: Path
+) -> None:
+    both = [str(checkpoint(runs["pneumonia"])), str(checkpoint(runs["features"]))]
+    found = predict(_command(tmp_path, ckpt=both, input=str(phantoms / "chest_xray/test")))
+    with (tmp_path / "out/predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for line, p in zip(lines, found, strict=True):
+        assert float(line["screen PNEUMONIA"]) == p.screening["PNEUMONIA"]
+        assert line["PNEUMONIA"] == (repr(p.probabilities["PNEUMONIA"]) if p.probabilities else "")
+    assert any(p.probabilities for p in found)
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["ckpt"] == both
+
+
+@pytest.mark.parametrize(
+    "keys, told",
+    [
+        ({"input": ""}, "input names no file"),
+        ({"input": "a" * 300}, "too long"),
+        ({"batch_size": "many"}, "batch_size=many"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"overlay": "maybe"}, "true or false"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    keys: dict[str, Any], told: str, runs: dict[str, Path], phantoms: Path, tmp_path: Path
+) -> None:
+    asked = {"ckpt": str(checkpoint(runs["pneumonia"])), "input": str(phantoms / "chest_xray/test")} | keys
+    with pytest.raises(XRayError, match=told):
+        predict(_command(tmp_path, **asked))
+
+
 def _command(tmp_path: Path, **keys: Any) -> DictConfig:
     register_resolvers()
     own = [f"++{key}={json.dumps(value)}" for key, value in keys.items()]
@@ -163,6 +196,10 @@ def test_a_broken_file_shows_in_the_exit_status(runs: dict[str, Path], tmp_path:
         [sys.executable, "-m", "xray_lightning.predict", *words], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1 and "1 files could not be read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_its_types_are_for_those_who_import_it() -> None:
+    assert (files("xray_lightning") / "py.typed").is_file()
 
 
 def test_importing_the_package_waits_for_nothing() -> None:

@@ -1,10 +1,12 @@
 """A sweep's results, gathered from whatever its run folders hold."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -110,6 +112,18 @@ def test_tables_are_rewritten_after_each_job_of_a_sweep(sweep: Path) -> None:
             assert len(list(csv.DictReader(file))) == runs
         assert "no images" in (sweep / "results.md").read_text()
         finish(sweep / "pneumonia_cnn_s1", seed=1)
+
+
+def test_of_jobs_that_end_together_the_last_to_write_has_seen_all(sweep: Path) -> None:
+    lock, cfg = FileLock(sweep / ".results.lock"), config(sweep, RunMode.MULTIRUN)
+    with ThreadPoolExecutor(1) as pool:
+        with lock:  # another job is writing
+            waiting = pool.submit(SweepCallback().on_job_end, cfg, job_return=JobReturn())
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            finish(sweep / "pneumonia_cnn_s1", seed=1)
+        waiting.result(timeout=60)
+    assert "pneumonia_cnn_s1" in (sweep / "results.csv").read_text()
 
 
 def test_ensembles_of_seeds_are_made_at_the_end_and_by_the_report_command(

@@ -1,7 +1,7 @@
 """Values of a configuration, checked against the constructors they go to."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig
@@ -9,7 +9,13 @@ from omegaconf import DictConfig
 from xray_lightning.config import plain
 from xray_lightning.errors import XRayError, did_you_mean
 
-HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+HYDRA_KEYS = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+    "_args_": list,
+}
 
 
 def check_arguments(cfg: DictConfig) -> None:
@@ -39,12 +45,22 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         target = get_object(node["_target_"])
     except Exception as error:
         raise XRayError(f"{where}_target_={node['_target_']} cannot be imported: {error}") from error
+    if not callable(target):
+        raise XRayError(f"{where}_target_={node['_target_']} cannot be called: give a class or a function.")
+    for key in node.keys() & HYDRA_KEYS.keys():
+        _check_value(node[key], HYDRA_KEYS[key], f"{where}{key}")
+    check_call(target, {key: value for key, value in node.items() if key not in HYDRA_KEYS}, node["_target_"], where)
+
+
+def check_call(target: Any, arguments: Mapping[str, Any], name: str, where: str = "") -> None:
+    """Checks the arguments of a call, of which nothing is imported. `name` is what messages call the target.
+
+    Raises XRayError as `check_arguments` does.
+    """
     hints = _arguments(target)
-    for key, value in node.items():
-        if key in HYDRA_KEYS:
-            continue
+    for key, value in arguments.items():
         if key not in hints and "**" not in hints:
-            raise XRayError(f"{where}{key} is not an argument of {node['_target_']}. {did_you_mean(key, hints)}")
+            raise XRayError(f"{where}{key} is not an argument of {name}. {did_you_mean(key, hints)}")
         _check_value(value, hints.get(key, Any), f"{where}{key}")
 
 
@@ -80,16 +96,26 @@ def _check_value(value: Any, hint: Any, name: str) -> None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+    if any(isinstance(v, dict) and "_target_" in v for v in (value if isinstance(value, list) else [value])):
         return  # nodes of their own, checked against their own targets
+    cause: Exception | None = None
     try:
-        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        read = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
-        choices = list(_literals(hint))
-        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
-        raise XRayError(f"{name}={value!r} is not valid. {advice}") from error
+        read, cause = None, error
     except (PydanticSchemaGenerationError, PydanticUserError):
         return  # a type that pydantic cannot describe, such as a protocol
+    if cause is not None or _turned_into_a_number(value, read):
+        choices = list(_literals(hint))
+        advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
+        raise XRayError(f"{name}={value!r} is not valid. {advice}") from cause
+
+
+def _turned_into_a_number(given: Any, read: Any) -> bool:
+    """Whether pydantic takes for a number what the constructor will get as it is, such as '16' or 1e15 for an int."""
+    if isinstance(given, list) and isinstance(read, list | tuple):
+        return any(map(_turned_into_a_number, given, read))
+    return isinstance(read, int | float) and type(given) not in (type(read), int)
 
 
 def _literals(hint: Any) -> Iterator[Any]:

@@ -4,9 +4,13 @@ import csv
 import json
 import logging
 import os
+import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,11 +18,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # .<name>.<what tempfile draws>
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` and renames it into place when the block ends without error."""
+def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` and renames it into place when the block ends without error.
+
+    Without `sync` that holds against a kill, but a power cut within seconds may leave a file cut short. It is for large
+    files whose readers notice that, since disks can take seconds to confirm them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     # names of files may hold bytes that are no UTF-8; they are passed on as they are
@@ -26,8 +35,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with os.fdopen(descriptor, mode, **text) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
@@ -35,6 +45,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def unnamed(folder: Path) -> list[Path]:
+    """Temporary files of `atomic_write` in the folder, whose process was killed before it named them."""
+    return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 @contextmanager
@@ -60,10 +75,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The content, or None where there is no such file or it is not a JSON object."""
+    """The content, or None where there is no plain file of this name or it is not a JSON object."""
+    if not path.is_file():  # opening a pipe would wait forever
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of a file that is nested too deep
         return None
     return content if isinstance(content, dict) else None
 
@@ -76,12 +93,37 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def is_whole_array(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
-    """Whether the .npy file holds such an array to its last byte; open_memmap would fill a cut one up with zeros."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    """Whether the .npy file holds such an array to its last byte; open_memmap would fill a cut one up with zeros.
+
+    The header is compared and never parsed, so that nothing that somebody else wrote there has a meaning.
+    """
+    header = BytesIO()
+    _write_header(header, np.dtype(dtype), shape)
+    expected = header.getvalue()
+    if not path.is_file():  # opening a pipe would wait forever
         return False
-    return isinstance(found, np.memmap) and found.dtype == dtype and found.shape == shape
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            whole = size == len(expected) + prod(shape) * np.dtype(dtype).itemsize
+            return whole and file.read(len(expected)) == expected
+    except OSError:
+        return False
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a zip archive has its members as they are, so that it cannot unpack to more than it has itself.
+
+    Raises what zipfile does of a damaged archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    return plain and sum(member.file_size for member in members) <= path.stat().st_size
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
 class RowsFile:
@@ -101,10 +143,7 @@ class RowsFile:
 
     def _write_header(self) -> None:
         # NumPy keeps room for the first axis to grow: the header is as long for any number of rows
-        shape = (self.rows, *self.row_shape)
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-        )
+        _write_header(self._file, self.dtype, (self.rows, *self.row_shape))
 
     def append(self, row: np.ndarray) -> None:
         self._file.write(np.asarray(row, dtype=self.dtype).reshape(self.row_shape).tobytes())

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from xray_lightning.artifacts import read_json
+from xray_lightning.artifacts import is_stored, read_json
 from xray_lightning.cli import command
 from xray_lightning.console import printable
 from xray_lightning.errors import XRayError
@@ -155,6 +155,8 @@ def _describe(kind: str, path: Path) -> str:
         with _unnoticed(path) as file:
             if kind == "twins":
                 return f"{max(sum(1 for _ in file) - 1, 0)} pairs of near-identical images"
+            if not is_stored(path):
+                raise ValueError("an archive that unpacks to more than it has")
             with np.load(file, allow_pickle=False) as archive:
                 return f"{archive['root']}: {len(archive['path'])} files"
     except Exception:  # a broken archive fails in many ways; it is listed, so that it can be removed, all the same

@@ -1,32 +1,30 @@
 """The two-stage system, on the test images of its second stage. See python test.py --help."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import shlex
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from xray_lightning.artifacts import write_csv, write_json
-from xray_lightning.console import table_console
-from xray_lightning.data.datamodule import XRayDataModule
-from xray_lightning.data.seen import known_images
-from xray_lightning.data.splits import TEST, VAL
+from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError, did_you_mean
-from xray_lightning.evaluation.cascade import against, scores, sweep, systems, thresholds, verdict
-from xray_lightning.predictor import Predictor, Single
-from xray_lightning.scored import own_images
+from xray_lightning.evaluation.cascade import Scored, counted, judged, systems, thresholds
+from xray_lightning.evaluation.cascade_content import ALL, UNSEEN
+from xray_lightning.evaluation.cascade_figures import draw_cascade
+from xray_lightning.evaluation.cascade_table import show_cascade
+from xray_lightning.evaluation.report.page import write_report
+from xray_lightning.screened import Side
+from xray_lightning.settings import save_config
 from xray_lightning.stage import Stage
 from xray_lightning.status import recorded
 
 log = logging.getLogger(__name__)
-SENSITIVITIES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 FEWEST = 20  # ill and healthy validation images that a threshold may be fixed on
 
 
@@ -38,88 +36,42 @@ def cascade(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, OmegaConf.to_container(cfg.cascade, resolve=True)):  # type: ignore[arg-type]
+        _clear(folder)
+        save_config(folder, cfg)
         screen, diagnosis, healthy = _stages(cfg)
-        val = Side.scored(cfg, VAL, screen, diagnosis)
-        test = Side.scored(cfg, TEST, screen, diagnosis)
-        fixed = val.unseen() if val.unseen().fixes(healthy) else val
+        val, test = (Side.scored_by(screen, diagnosis, cfg, split) for split in (VAL, TEST))
         asked = float(cfg.cascade.sensitivity)
-        threshold, matched = thresholds(fixed.screen, fixed.diagnosis, fixed.labels, healthy, asked)
-        answers = systems(test.screen, test.diagnosis, healthy, threshold, matched)
-        parts = {"unseen by the screen": test.unseen(), "all": test}
+        fixed = _fixed(val, healthy)
+        points = thresholds(fixed, healthy, asked)
+        parts = {UNSEEN: test.unseen(), ALL: test.scored}
         content = {
-            "screen": str(screen.path),
-            "diagnosis": str(diagnosis.path),
+            "screen": _about(screen),
+            "diagnosis": _about(diagnosis),
+            "dataset": test.dataset,
             "classes": diagnosis.classes,
             "healthy": cfg.cascade.healthy,
             "sensitivity": asked,
-            "threshold": threshold,
-            "matched_threshold": matched,
-            "fixed_on": {"validation": len(fixed.labels), "seen_by_the_screen": int(fixed.seen.sum())},
-            "test": {
-                name: _judged(part, answers, healthy, diagnosis.classes, threshold) for name, part in parts.items()
-            },
-            "sweep": sweep(
-                (fixed.screen, fixed.diagnosis, fixed.labels),
-                (test.screen, test.diagnosis, test.labels),
-                healthy,
-                SENSITIVITIES,
-            ),
+            "threshold": points[0],
+            "matched_threshold": points[1],
+            "fixed_on": _fixed_on(val, fixed, diagnosis.classes),
+            "notes": _notes(test, screen, diagnosis),
+            "test": {name: judged(fixed, part, diagnosis.classes, healthy, asked) for name, part in parts.items()},
             "environment": environment(screen.model.device, str(screen.model.card["precision"])),
         }
-        _write_predictions(folder / "predictions.csv", test, answers, diagnosis.classes, threshold)
+        answers = systems(test.scored.screen, test.scored.diagnosis, healthy, *points)
+        _write_predictions(folder / "predictions.csv", test, answers, diagnosis.classes, points[0])
         write_json(folder / "cascade.json", content)
-    _show(table_console(), content)
-    log.info("Written to %s: cascade.json and predictions.csv", folder)
+    _illustrate(folder, content, figures=cfg.figures)
+    show_cascade(content, folder)
     return content
 
 
-class Side:
-    """Images of one side of the diagnosis' split: what both networks say of them, (N,) and (N, classes), labels (N,),
-    groups, paths, and whether the screen knows them, (N,) bool."""
-
-    def __init__(
-        self,
-        screen: np.ndarray,
-        diagnosis: np.ndarray,
-        labels: np.ndarray,
-        groups: Sequence[str],
-        paths: Sequence[str],
-        seen: np.ndarray,
-        rows: np.ndarray,
-    ) -> None:
-        self.screen, self.diagnosis, self.labels, self.seen = screen, diagnosis, labels, seen
-        self.groups, self.paths = list(groups), list(paths)
-        self.rows = rows  # of these in the whole side
-
-    @classmethod
-    def scored(cls, cfg: DictConfig, split: str, screen: Stage, diagnosis: Stage) -> "Side":
-        data: XRayDataModule = own_images(OmegaConf.merge(cfg, {"split": split}), diagnosis.model)  # type: ignore[arg-type]
-        rows = data.rows_of(TEST)
-        images = [data.rows[row] for row in rows]
-        files = [data.root / image.path for image in images]
-        assert data.collection is not None
-        remembered = screen.model.card["data"]
-        own = (remembered["module"], remembered["arguments"]["name"]) == (type(data).__module__, data.name)
-        return cls(
-            _probabilities(Single(screen), files)[:, 1],
-            _probabilities(Single(diagnosis), files),
-            data.labels[rows],
-            [image.group for image in images],
-            [image.path for image in images],
-            known_images(remembered, data.collection, rows, same_patients=own),
-            np.arange(len(rows)),
-        )
-
-    def unseen(self) -> "Side":
-        """Without the images that the screen knows."""
-        kept = np.flatnonzero(~self.seen)
-        arrays = (self.screen[kept], self.diagnosis[kept], self.labels[kept])
-        names = ([self.groups[row] for row in kept], [self.paths[row] for row in kept])
-        return Side(*arrays, *names, self.seen[kept], kept)
-
-    def fixes(self, healthy: int) -> bool:
-        ill = int((self.labels != healthy).sum())
-        return min(ill, len(self.labels) - ill) >= FEWEST
+def _clear(folder: Path) -> None:
+    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
+    for name in ("cascade.json", "predictions.csv", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for figure in (folder / "figures").glob("*.png"):
+        figure.unlink()
 
 
 def _stages(cfg: DictConfig) -> tuple[Stage, Stage, int]:
@@ -140,72 +92,63 @@ def _stages(cfg: DictConfig) -> tuple[Stage, Stage, int]:
     return screen, diagnosis, diagnosis.classes.index(keys.healthy)
 
 
-def _probabilities(predictor: Predictor, files: Sequence[Path]) -> np.ndarray:
-    def each() -> Iterator[list[float]]:
-        for prediction in predictor.stream(files):
-            if prediction.error:
-                raise XRayError(f"{prediction.path} {prediction.error}, though it was a whole image when this began.")
-            yield list(prediction.probabilities.values())
-
-    return np.array(list(each()))
+def _fixed(val: Side, healthy: int) -> Scored:
+    """The validation images that thresholds are fixed on."""
+    unseen = val.unseen()
+    ill = int((unseen.labels != healthy).sum())
+    return unseen if min(ill, len(unseen.labels) - ill) >= FEWEST else val.scored
 
 
-def _judged(
-    part: Side, answers: dict[str, np.ndarray], healthy: int, classes: Sequence[str], threshold: float
-) -> dict[str, Any]:
-    counts = {name: int((part.labels == c).sum()) for c, name in enumerate(classes)}
-    told: dict[str, Any] = {"images": len(part.labels), "counts": counts}
-    if not len(part.labels):
-        return told | {"verdict": "The screen knows all of these images."}
-    own = {name: given[part.rows] for name, given in answers.items()}
-    compared = against(own, part.labels, part.groups, len(classes))
-    return told | {
-        "groups": len(set(part.groups)),
-        "spared": float((part.screen < threshold).mean()),
-        "systems": {
-            name: scores(given, part.labels, part.groups, len(classes), healthy) for name, given in own.items()
-        },
-        "differences": [asdict(comparison) for comparison in compared],
-        "verdict": verdict(compared, len(part.labels)),
+def _fixed_on(val: Side, fixed: Scored, classes: Sequence[str]) -> dict[str, Any]:
+    left_out = len(val.paths) - len(fixed.labels)
+    return {
+        "validation": len(fixed.labels),
+        "counts": counted(fixed.labels, classes),
+        "seen_by_the_screen": int(val.seen.sum()) - left_out,
+        "left_out": left_out,
     }
+
+
+def _about(stage: Stage) -> dict[str, Any]:
+    """Which network, and the images that it was trained and chosen on."""
+    data = stage.model.card["data"]
+    images = {side: Counter(image.split(" ", 1)[1] for image in data["images"][side]) for side in (TRAIN, VAL)}
+    return {
+        "checkpoint": str(stage.path),
+        "dataset": data["arguments"]["name"],
+        "model": stage.model.name,
+        "seed": data["arguments"].get("seed"),
+        "classes": stage.classes,
+        "images": {side: {name: counts[name] for name in stage.classes} for side, counts in images.items()},
+    }
+
+
+def _notes(test: Side, *stages: Stage) -> list[str]:
+    """What a reader must know before believing a score."""
+    random = any(str(stage.model.card.get("weights", "")).startswith("random") for stage in stages)
+    return ["synthetic radiographs"] * test.synthetic + ["random backbone"] * random
 
 
 def _write_predictions(
     path: Path, test: Side, answers: dict[str, np.ndarray], classes: Sequence[str], threshold: float
 ) -> None:
     header = ["path", "group", "label", "screen", "flagged", *classes, *answers]
+    found = test.scored
     lines = (
-        [test.paths[i], test.groups[i], classes[test.labels[i]], repr(float(test.screen[i]))]
-        + [bool(test.screen[i] >= threshold), *map(repr, test.diagnosis[i].tolist())]
+        [test.paths[i], found.groups[i], classes[found.labels[i]], repr(float(found.screen[i]))]
+        + [bool(found.screen[i] >= threshold), *map(repr, found.diagnosis[i].tolist())]
         + [classes[given[i]] for given in answers.values()]
-        for i in range(len(test.labels))
+        for i in range(len(test.paths))
     )
     write_csv(path, header, lines)
 
 
-def _show(console: Console, content: dict[str, Any]) -> None:
-    fixed = content["fixed_on"]
-    console.print(
-        f"Threshold of the screen {content['threshold']:.4f}: sensitivity {content['sensitivity']:g} on "
-        f"{fixed['validation']} validation images, of which the screen knows {fixed['seen_by_the_screen']}",
-        soft_wrap=True,
-    )
-    for name, part in content["test"].items():
-        counts = ", ".join(f"{count} {c}" for c, count in part["counts"].items() if count)
-        title = f"{name}: {part['images']} test images ({counts})"
-        if part.get("systems"):
-            table = Table("system", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-            for metric in next(iter(part["systems"].values())):
-                table.add_column(metric.replace("_", " "), justify="right")
-            for system, found in part["systems"].items():
-                table.add_row(system, *map(_cell, found.values()))
-            console.print(table)
-            console.print(f"Not flagged, so spared the second stage: {part['spared']:.1%}")
-        console.print(part["verdict"], soft_wrap=True, highlight=False)
-
-
-def _cell(value: dict[str, float | None]) -> str:
-    if value["value"] is None:
-        return "–"
-    interval = "" if value["low"] is None else f" ({value['low']:.3f}–{value['high']:.3f})"
-    return f"{value['value']:.3f}{interval}"
+def _illustrate(folder: Path, content: dict[str, Any], *, figures: bool) -> None:
+    """What people look at: whatever goes wrong here must not cost the results."""
+    try:
+        if figures:
+            draw_cascade(content, folder / "figures")
+        write_report(folder)
+    except Exception:
+        again = f"python -m xray_lightning.evaluation.report {shlex.quote(str(folder))}"
+        log.exception("The scores are complete, but not figures and report. To make the report again: %s", again)

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from xray_lightning.config import CONF, register_resolvers
-from xray_lightning.errors import XRayError
+from xray_lightning.console import legible
+from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, run_folder, sweep_overrides
-from xray_lightning.processes import before_telling, count_processes, is_first, launch, rank
-from xray_lightning.status import note_failure
+from xray_lightning.overrides import check_overrides, resume_overrides, run_folder, sweep_overrides, swept_params
+from xray_lightning.processes import before_telling, count_processes, is_first, launch, rank, started
+from xray_lightning.status import alone, note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
@@ -27,8 +30,8 @@ Task = Callable[[DictConfig], Any]
 def command(config_name: str) -> Callable[[Task], Callable[[], None]]:
     """Makes a command of a task: Hydra's `main`, with the errors a user can cause turned into messages.
 
-    A job of a sweep that fails is reported at once and the others go on. Exit status: 0, 1 where something
-    failed, 2 for a wrong command line, 130 after Ctrl-C.
+    A job of a sweep that fails is reported at once and the others go on. SIGTERM and a closed terminal end it in the
+    same order as Ctrl-C. Exit status: 0, 1 where something failed, 2 for a wrong command line, 128 + n after signal n.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -49,33 +52,77 @@ def _run(task: Task, config_name: str) -> int:
     asks = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sweep_dir: Path | None = None
     failures: list[str] = []
+    received = _listen()
     try:
-        if not asks:
-            cfg = check_overrides(config_name, args.overrides)
-            if args.multirun:
-                added, sweep_dir = sweep_overrides(cfg, args.overrides)
-                sys.argv += added
-            elif (count := count_processes(cfg, args.overrides)) > 1:
-                folder = run_folder(config_name, args.overrides)
-                status, reason = launch(count, folder)
-                if reason:
-                    note_failure(folder, reason)
-                    _complain(reason)
-                return status
-        job = _guarded(task, failures, multirun=args.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        with ExitStack() as held:
+            if not asks:
+                cfg = check_overrides(config_name, args.overrides)
+                if args.multirun:
+                    swept = [*swept_params(config_name, args.overrides), *args.overrides]
+                    added, sweep_dir = sweep_overrides(cfg, swept)
+                    sys.argv += added
+                    held.enter_context(alone(sweep_dir, _ELSEWHERE.format(sweep_dir.name)))
+                else:
+                    goes_on = cfg.get("resume") and started() == 1  # several processes are told the folder
+                    added = resume_overrides(config_name, args.overrides) if goes_on else []
+                    overrides = [*args.overrides, *added]
+                    if (count := count_processes(cfg, overrides)) > 1:
+                        return _in_processes(count, run_folder(config_name, overrides))
+                    sys.argv += added
+            job = _guarded(task, failures, multirun=args.multirun)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except XRayError as error:
         before_telling(error)
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        if sweep_dir is not None:
-            show_sweep(sweep_dir)
-        again = f" The same command with sweep={sweep_dir.name} goes on." if sweep_dir else ""
-        if is_first():
-            _complain(f"Interrupted.{again}")
-        return 130
+        _wind_up(config_name, sweep_dir)
+        return 128 + (received or [signal.SIGINT])[0]
     return 1 if failures or (sweep_dir is not None and failed_runs(sweep_dir)) else 0
+
+
+def _in_processes(count: int, folder: Path) -> int:
+    """Gives this command to so many processes, and says what became of them if they could not."""
+    status, reason = launch(count, folder)
+    if reason:
+        note_failure(folder, reason)
+        _complain(reason)
+    return status
+
+
+_ELSEWHERE = (
+    "Sweep {0} is being run by another process. Wait for it, or stop it and give this command again, or give this one "
+    "another name: sweep=<name>."
+)
+
+
+def _listen() -> list[int]:
+    """Makes the signals that end a process by default raise what Ctrl-C raises; returns a list of those received."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it, submitit has its own
+            signal.signal(number, stop)
+    return received
+
+
+def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
+    """Shows what an interrupted command has got so far, and how to go on."""
+    if not is_first():
+        return
+    again = ""
+    if sweep_dir is not None:
+        with suppress(KeyboardInterrupt):  # of somebody who cannot wait
+            show_sweep(sweep_dir)
+        again = f" The same command with sweep={sweep_dir.name} goes on."
+    elif config_name == "train":
+        again = " The same command with resume=true goes on."
+    _complain(f"Interrupted.{again}")
 
 
 def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
@@ -92,7 +139,8 @@ def _guarded(task: Task, failures: list[str], *, multirun: bool) -> Task:
 
 def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool) -> Any:
     try:
-        return task(cfg)
+        with told_in_words():
+            return task(cfg)
     except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
         raise KeyboardInterrupt from error
     except XRayError as error:
@@ -113,4 +161,4 @@ def _complain(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     who = "Error" if is_first() else f"Error in process {rank() + 1}"
     console.print(f"[bold red]{who}:[/] ", end="")
-    console.print(message, markup=False)
+    console.print(legible(message), markup=False)

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from xray_lightning.errors import XRayError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-LONGEST_SLUG = 60
+LONGEST_SLUG = 60  # letters
+LONGEST_FOLDER = 200  # bytes, of 255 that file systems take: the time may come before it
 
 
 def slug(value: Any) -> str:
@@ -19,9 +21,25 @@ def slug(value: Any) -> str:
     text = "-".join(map(str, value)) if isinstance(value, list | tuple | ListConfig) else str(value)
     safe = re.sub(r"[^\w.+=-]+", "-", text).strip("-.") or "none"
     if len(safe) > LONGEST_SLUG:
-        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        safe = f"{safe[: LONGEST_SLUG - 9]}-{digest}"  # 60 in all: the slug of a slug is itself
+        safe = f"{safe[: LONGEST_SLUG - 9]}-{_digest(text)}"  # 60 in all: the slug of a slug is itself
     return safe
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether it is one folder that no file system and no command takes for anything else, such as `..` or `-x`."""
+    return bool(re.fullmatch(r"[\w+=][\w.+=-]*", text))
+
+
+def folder_name(text: str) -> str:
+    """A name made of slugs, cut to what any file system takes; what is cut off is told apart by a digest."""
+    whole = text.encode(errors="surrogateescape")
+    if len(whole) <= LONGEST_FOLDER:
+        return text
+    return f"{whole[: LONGEST_FOLDER - 9].decode(errors='ignore')}-{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
 def user_cache() -> str:
@@ -57,7 +75,7 @@ def _cpu_prefers_bfloat16() -> bool:
 
 
 def register_resolvers() -> None:
-    for resolver in (slug, user_cache, auto_precision):
+    for resolver in (slug, folder_name, user_cache, auto_precision):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -79,14 +97,33 @@ def _dotted(nodes: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def build(cfg: Any, **more: Any) -> Any:
-    """Calls what a node's `_target_` names, with plain arguments. An XRayError in there arrives as one."""
+def build(cfg: Any, expects: type = object, **more: Any) -> Any:
+    """Calls what a node's `_target_` names, with plain arguments and `more`, which is passed on as it is: Hydra would
+    take a name such as ${x} in it for an interpolation. An XRayError in there arrives as one.
+
+    Raises XRayError for a call that does not fit what is called, and where it does not give what it `expects`.
+    """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
-        return instantiate(cfg, _convert_="all", **more)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, XRayError):
-            raise error.__cause__ from error.__cause__.__cause__
+        made = instantiate(cfg, _convert_="all", **{"_partial_": True} if more else {})
+        made = made(**more) if more and callable(made) else made
+    except (InstantiationException, TypeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, XRayError):
+            raise cause from cause.__cause__
+        if isinstance(cause, TypeError) and _is_refusal(cause):
+            raise XRayError(f"{cfg['_target_']} cannot be called as configured: {cause}.") from error
         raise
+    if not isinstance(made, expects):
+        raise XRayError(
+            f"_target_={cfg.get('_target_')} gives a {type(made).__name__}, where a {expects.__name__} is needed."
+        )
+    return made
+
+
+def _is_refusal(error: TypeError) -> bool:
+    """Whether a call itself did not fit, such as for an argument that is missing, and nothing that was called ran."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"] == __name__ or frame.f_globals["__name__"].startswith("hydra.")

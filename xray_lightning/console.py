@@ -20,7 +20,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.INFO and get_console().is_terminal:
             return  # the progress bar tells
-        text = Text(self.format(record))
+        text = Text(legible(self.format(record)))
         if record.levelno >= logging.ERROR:
             who = "Error: " if is_first() else f"Error in process {rank() + 1}: "
             text = Text(who, style="bold red").append(Text(str(text), style="default"))
@@ -40,6 +40,11 @@ class FirstProcess(logging.Filter):
 def printable(name: object) -> str:
     """A file's name as it can be shown and logged: control characters and bytes that are no text become `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(name))
+
+
+def legible(text: str) -> str:
+    """Lines as `printable` shows a name: what is said of a file must not steer the terminal."""
+    return "".join(letter if letter in "\n\t\u00a0" else printable(letter) for letter in text)
 
 
 def table_console() -> Console:

@@ -1,9 +1,15 @@
 """Errors that a user can cause, and the wording they share."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FULL = (ENOSPC, EDQUOT, EROFS)
 
 
 class XRayError(Exception):
@@ -37,7 +43,30 @@ def _ratio(a: str, b: str) -> float:
 def why_unreadable(error: Exception) -> str:
     """The first line of what a reader says of a broken file, but not PyTorch's advice to load it unsafely."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return "it holds more than tensors and plain data, or is no PyTorch file" if "weights_only" in line else line
+    refused = "weights only" in line.lower().replace("_", " ")
+    return "it holds more than tensors and plain data, or is no PyTorch file" if refused else line
+
+
+@contextmanager
+def told_in_words() -> Iterator[None]:
+    """Turns what a configuration or the file system refuses, wherever that shows, into one message."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise XRayError(f"The configuration cannot be used. {key}{error.msg or error}") from error
+    except OSError as error:
+        if error.errno is None:  # of a library, not of the system
+            raise
+        if error.errno in FULL:
+            where = f" to {error.filename}" if error.filename else ""
+            raise XRayError(
+                f"Nothing more can be written{where} ({error.strerror}). Free space, and give the command again with "
+                "resume=true, or with the sweep's name. paths.outputs and paths.cache say where files go."
+            ) from error
+        raise XRayError(f"{error.filename or 'A file'} cannot be used ({error.strerror}).") from error
 
 
 @contextmanager
@@ -60,3 +89,15 @@ def cache_errors(folder: Path) -> Iterator[None]:
             "python -m xray_lightning.cache clear=all, choose another folder with paths.cache=<folder> or the variable "
             "XRAY_CACHE, or work without a cache: cache=off."
         ) from error
+
+
+@contextmanager
+def plugin_errors(what: str, extra: str) -> Iterator[None]:
+    """Around what a plugin of Hydra does: Hydra would print the traceback of an XRayError, here the process ends with
+    its message and status 2. A module that is missing is one of the extra."""
+    try:
+        yield
+    except (XRayError, ModuleNotFoundError) as error:
+        missing = f'{what} needs the extra packages of: pip install "xray-lightning[{extra}]"'
+        log.error("%s", missing if isinstance(error, ModuleNotFoundError) else error)
+        raise SystemExit(2) from error

@@ -22,6 +22,12 @@ class History(Callback):
         self.epochs: list[list[Any]] = []
         self._validated = False
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs = [list(epoch) for epoch in state_dict["epochs"]]
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = not trainer.sanity_checking
 
@@ -33,6 +39,13 @@ class History(Callback):
         known = {c: values[c].item() for c in told if c in values}
         self.epochs.append([trainer.current_epoch + 1, *(known.get(c, "") for c in COLUMNS[1:])])
         self._validated = False
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Also where a run goes on after its last epoch, and trains no more."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             write_csv(self.path, COLUMNS, self.epochs)
 

@@ -16,11 +16,11 @@ OWN_MALLOC = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHO
 def cores(root: Path = Path("/")) -> int:
     """How many processors this process may keep busy, at least 1.
 
-    The smaller of those that it may be scheduled on and the processor time that its control groups grant, rounded
-    up. The latter is how containers are limited, and os.cpu_count() and PyTorch do not see it. What cannot be read
-    sets no limit. `root` is where /proc and /sys lie.
+    The smallest of those that it may be scheduled on, those that its SLURM job asked for, and the processor time that
+    its control groups grant, rounded up. The latter is how containers are limited, and os.cpu_count() and PyTorch do
+    not see it. What cannot be read sets no limit. `root` is where /proc and /sys lie.
     """
-    return max(1, math.ceil(min([_schedulable(), *map(_granted, _control_groups(root))])))
+    return max(1, math.ceil(min([_schedulable(), _requested(), *map(_granted, _control_groups(root))])))
 
 
 def settle(precision: str) -> None:
@@ -57,6 +57,12 @@ def _schedulable() -> int:
     if hasattr(os, "process_cpu_count"):  # Python 3.13, where PYTHON_CPU_COUNT may set it
         return os.process_cpu_count() or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _requested() -> float:
+    """Processors of a task of a SLURM job, which not every cluster enforces; infinite elsewhere."""
+    asked = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return int(asked) if asked.isdecimal() else math.inf
 
 
 def _control_groups(root: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,18 +10,20 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xray_lightning.config import CONF, dotted_keys, slug
+from xray_lightning.config import CONF, dotted_keys, is_folder_name, slug
 from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.processes import asks_for_several, started
+from xray_lightning.status import is_held, unfinished
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
 OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
 INDISPENSABLE = ("dataset", "model", "trainer", "paths")
+CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, ValueError)
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
 
@@ -42,6 +45,7 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
     if config_name not in OF_CHECKPOINTS and "dataset" in first and "_target_" not in first.dataset:
         raise XRayError("dataset=checkpoint is for test.py, which takes it by itself. Choose another data set.")
     if "run_name" in first:
+        _check_run_name(first)
         _check_outputs(first)
     if missing := [key for key in first if OmegaConf.is_missing(first, key)]:
         key = str(missing[0])
@@ -51,6 +55,17 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
             "ckpt must be given: ckpt=<value>; or cascade.screen and cascade.diagnose. --help shows examples."
         )
     return first
+
+
+def _check_run_name(cfg: DictConfig) -> None:
+    try:
+        name = str(cfg.run_name)
+    except OmegaConfBaseException as error:
+        raise XRayError(str(error).splitlines()[0]) from error
+    if not is_folder_name(name):
+        raise XRayError(
+            f"run_name={name} cannot name a folder. Use letters, digits, '_', '-' and '.', such as {slug(name)}."
+        )
 
 
 def _check_outputs(cfg: DictConfig) -> None:
@@ -65,8 +80,9 @@ def _check_outputs(cfg: DictConfig) -> None:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None  # for glob()
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         raise XRayError(f"{str(error).splitlines()[0]}\nOverrides have the form key=value or group=option.") from error
 
@@ -78,6 +94,8 @@ def _check_options(parsed: Sequence[Override]) -> None:
         if override.is_delete() and key in INDISPENSABLE:
             raise XRayError(f"{key} cannot be left out. Choose {key}=<option>; --help lists them.")
         options = [] if key.startswith("hydra") else loader.get_group_options(key)
+        if override.is_delete() and not options and key.isidentifier() and key != "hydra":
+            raise XRayError(f"{key} cannot be left out. Give {key}=<value>, or leave it as it is.")
         if not options or override.is_delete():
             continue
         for value in _values(override):
@@ -94,9 +112,12 @@ def _check_options(parsed: Sequence[Override]) -> None:
 def _values(override: Override) -> list[str]:
     """The override once for each value it sweeps over; other than for groups the first value will do."""
     text = str(override.input_line)
-    if not override.is_sweep_override() or not override.is_discrete_sweep():
-        return [text] if not override.is_sweep_override() else []
+    if not override.is_sweep_override():
+        return [text]
     key = text.split("=", 1)[0]
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}"]
     values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     is_group = bool(GlobalHydra.instance().config_loader().get_group_options(override.key_or_group))
     return values if is_group else values[:1]
@@ -105,7 +126,7 @@ def _values(override: Override) -> list[str]:
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     try:
         return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except CANNOT_COMPOSE as error:
         _explain_unknown_key(config_name, overrides)
         raise XRayError(str(error).split("\nSet the environment variable")[0]) from error
 
@@ -114,7 +135,7 @@ def _explain_unknown_key(config_name: str, overrides: Sequence[str]) -> None:
     """Raises XRayError where an override's key is the reason why the configuration cannot be composed."""
     try:
         keys = list(dotted_keys(compose(config_name, [o for o in overrides if _is_group(o)])))
-    except HydraException:
+    except CANNOT_COMPOSE:
         return
     for override in overrides:
         key = override.split("=", 1)[0]
@@ -141,6 +162,22 @@ def run_folder(config_name: str, overrides: Sequence[str]) -> Path:
         return Path(compose(config_name, list(overrides), return_hydra_config=True).hydra.run.dir)
 
 
+def swept_params(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """The values that hydra.sweeper.params sweeps over, as overrides before those of the command line.
+
+    Raises XRayError for an interval without a search, which alone can draw from it.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parsed = _parse(overrides)
+        first = [_values(o)[0] for o in parsed]
+        sweeper = compose(config_name, first, return_hydra_config=True).hydra.sweeper
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    for override in [*_parse(params), *parsed]:
+        if isinstance(override.value(), IntervalSweep) and sweeper._target_.endswith("BasicSweeper"):
+            raise XRayError(f"{override.input_line}: only a search draws from an interval: hydra/sweeper=optuna.")
+    return params
+
+
 def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str], Path]:
     """What a sweep adds to its command line, and its folder.
 
@@ -148,6 +185,10 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     and seed becomes part of the run folders' names.
     """
     parsed = _parse(overrides)
+    if cfg.get("resume") and cfg.sweep is None:
+        raise XRayError(
+            "A sweep goes on by its name: sweep=<name> in place of resume=true. They are in outputs/sweeps."
+        )
     if "trainer" not in cfg:
         raise XRayError("This command does one thing at a time: run it without -m, once for each value.")
     if started() > 1 or any(asks_for_several(trainer) for trainer in _trainers(cfg, parsed)):
@@ -173,6 +214,39 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     if parts:
         added.append("run_name='" + "_".join([OmegaConf.to_container(cfg)["run_name"], *parts]) + "'")  # type: ignore[index, call-overload]
     return added, sweeps / str(name)
+
+
+def resume_overrides(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """What makes a single run go on in the folder of the newest one with the same settings that is not done.
+
+    Raises XRayError where there is none, or where a process is still at it.
+    """
+    from xray_lightning.settings import settings_of  # and NumPy, which other commands need not wait for
+
+    if any(o.split("=", 1)[0] == "hydra.run.dir" for o in overrides):
+        return []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = _compose(config_name, [*overrides, "paths.run=."])  # the settings do not depend on it
+    if cfg.resume is not True:
+        raise XRayError(f"resume={cfg.resume} is not valid. Give true or false.")
+    settings, runs = settings_of(cfg), Path(cfg.paths.outputs) / "runs"
+    begun = [status.parent for status in runs.glob("*/status.json") if unfinished(status.parent, settings)]
+    if not begun:
+        raise XRayError(
+            f"Of the runs in {runs} none with these settings is left to go on with. Give the very command that was "
+            "interrupted, or leave resume out to begin a new run."
+        )
+    newest = max(begun, key=lambda folder: (folder / "status.json").stat().st_mtime)
+    if is_held(newest):
+        raise XRayError(f"{newest} is still being run by another process. Wait for it, or stop it first.")
+    return [f"hydra.run.dir={_quoted(str(newest))}"]
+
+
+def _quoted(text: str) -> str:
+    """As one value in Hydra's grammar, whatever letters it has. See hydra.cc, "Extended Override syntax"."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # backslashes count before a quote alone
+    trailing = len(text) - len(text.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
 
 
 def _trainers(cfg: DictConfig, parsed: Sequence[Override]) -> Iterator[DictConfig]:

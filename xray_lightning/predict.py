@@ -20,22 +20,27 @@ if TYPE_CHECKING:
     from xray_lightning.predictor import Prediction
 
 log = logging.getLogger(__name__)
+SCREEN = "screen "  # before the classes of the first of two stages, in names of columns
 SHOWN = 40  # rows of the table on the terminal
 
 
 def predict(cfg: DictConfig) -> "list[Prediction]":
     """Predicts what `cfg.input` names, and writes predictions.csv, predictions.json and overlays to cfg.paths.run."""
     from xray_lightning.found import found_files
-    from xray_lightning.predictor import classes_of, load
+    from xray_lightning.predictor import load
 
+    if type(cfg.overlay) is not bool:
+        raise XRayError(f"overlay={cfg.overlay} is not valid. Give true or false.")
     files = found_files(texts(cfg.input))
-    predictor = load(texts(cfg.ckpt), device=cfg.device, operating_point=cfg.operating_point)
+    point = None if cfg.operating_point is None else str(cfg.operating_point)
+    predictor = load(texts(cfg.ckpt), device=str(cfg.device), operating_point=point)
     folder = Path(cfg.paths.run)
     overlays = folder / "overlays" if cfg.overlay else None
     predictions = list(predictor.stream(files, batch_size=cfg.batch_size, overlay=overlays))
-    classes = classes_of(predictor)
-    _write(folder, predictions, classes, str(cfg.ckpt))
-    _show(table_console(), predictions, classes)
+    *screens, last = predictor.stages
+    columns = [SCREEN + name for screen in screens for name in screen.classes] + last.classes
+    _write(folder, predictions, columns, texts(cfg.ckpt))
+    _show(table_console(), predictions, columns)
     for stage in predictor.stages:
         if stage.familiarity is None:
             log.info("%s cannot tell which images are unlike those of its training.", stage.path)
@@ -49,29 +54,33 @@ def texts(given: Any) -> str | list[str]:
     return [str(path) for path in given] if isinstance(given, ListConfig | list) else str(given)
 
 
-def _write(folder: Path, predictions: "Sequence[Prediction]", classes: Sequence[str], ckpt: str) -> None:
-    two_stages = any(p.screening for p in predictions)
-    header = ["path", "answer", "reason", *classes, "warnings", "error", "overlay"]
+def _shares(p: "Prediction") -> dict[str, float]:
+    """By column: both stages may have a class of the same name."""
+    return {SCREEN + name: share for name, share in p.screening.items()} | p.probabilities
+
+
+def _write(folder: Path, predictions: "Sequence[Prediction]", columns: Sequence[str], ckpt: str | list[str]) -> None:
+    header = ["path", "answer", "reason", *columns, "warnings", "error", "overlay"]
 
     def line(p: "Prediction") -> list[Any]:
-        shares = p.screening | p.probabilities
-        cells = [repr(shares[name]) if name in shares else "" for name in classes]
+        shares = _shares(p)
+        cells = [repr(shares[name]) if name in shares else "" for name in columns]
         return [p.path, p.answer or "", p.reason, *cells, "; ".join(p.warnings), p.error or "", p.overlay or ""]
 
     write_csv(folder / "predictions.csv", header, map(line, predictions))
     told = [asdict(p) for p in predictions]
-    write_json(folder / "predictions.json", {"ckpt": ckpt, "two_stages": two_stages, "predictions": told})
+    write_json(folder / "predictions.json", {"ckpt": ckpt, "predictions": told})
 
 
-def _show(console: Console, predictions: "Sequence[Prediction]", classes: Sequence[str]) -> None:
+def _show(console: Console, predictions: "Sequence[Prediction]", columns: Sequence[str]) -> None:
     table = Table("file", "answer", box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].overflow = "fold"
-    for name in classes:
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason")
     for p in predictions[:SHOWN]:
-        shares = p.screening | p.probabilities
-        cells = [f"{shares[name]:.3f}" if name in shares else "" for name in classes]
+        shares = _shares(p)
+        cells = [f"{shares[name]:.3f}" if name in shares else "" for name in columns]
         told = f"[red]{_plain(p.error)}[/]" if p.error else _plain(p.reason)
         told += "".join(f"\n[yellow]{_plain(warning)}[/]" for warning in p.warnings)
         table.add_row(_plain(p.path), _plain(p.answer or "–"), *cells, told)

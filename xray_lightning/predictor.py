@@ -9,7 +9,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ class Predictor(ABC):
         self, files: Sequence[Path], *, batch_size: int = BATCH, overlay: File | None = None
     ) -> Iterator[Prediction]:
         """As `predict`, for files alone, each as soon as its batch is done: memory does not grow with their number."""
-        if batch_size < 1:
+        if not isinstance(batch_size, int) or batch_size < 1:
             raise XRayError(f"batch_size={batch_size} is not valid. Give a whole number of at least 1.")
         read = in_order(self._read, files, "Predicting")
         for batch in iter(lambda: list(islice(read, batch_size)), []):
@@ -192,8 +192,3 @@ def load(ckpt: File | Sequence[File], *, device: str = "auto", operating_point: 
     if second:
         return TwoStages(first, second[0], operating_point or "sensitivity_98")
     return Single(first, operating_point or "default")
-
-
-def classes_of(predictor: Predictor) -> list[str]:
-    """All columns that predictions may have, each class once."""
-    return list(dict.fromkeys(chain.from_iterable(stage.classes for stage in predictor.stages)))

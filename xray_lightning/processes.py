@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from xray_lightning.config import build, plain
@@ -44,28 +45,23 @@ def asks_for_several(trainer: DictConfig) -> bool:
     return any(str(trainer.get(key, one[0])) not in one for key, one in ONE_DEVICE.items())
 
 
-def build_trainer(settings: DictConfig, **more: Any) -> "Trainer":
-    """The trainer that is configured. Raises XRayError for devices, or a way to use them, that cannot be had."""
-    from lightning.pytorch.strategies import DDPStrategy
+@contextmanager
+def trainer_errors() -> Iterator[None]:
+    """Turns what keeps a trainer from being set up, such as a device that is not there, into one message."""
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    for package in ("pytorch", "fabric"):  # their device tables and product tips
-        logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     try:
-        trainer: Trainer = build(settings, **more)
-    except Exception as error:  # Hydra wraps what the constructor raises
-        cause = error.__cause__ or error
-        if not isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+        yield
+    except XRayError:
+        raise
+    except Exception as error:  # Hydra wraps what the constructors of parts raise
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
             raise
         raise XRayError(
             f"The trainer cannot be set up: {cause}\n"
             "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
         ) from error
-    strategy = str(settings.get("strategy"))
-    is_ddp = isinstance(trainer.strategy, DDPStrategy) and not any(s in strategy for s in ("spawn", "fork", "notebook"))
-    if trainer.num_devices * trainer.num_nodes > 1 and not is_ddp:
-        raise XRayError(f"trainer.strategy={strategy} is not supported on several devices. Give ddp.")
-    return trainer
 
 
 def count_processes(cfg: DictConfig, overrides: Sequence[str]) -> int:
@@ -87,8 +83,13 @@ def count_processes(cfg: DictConfig, overrides: Sequence[str]) -> int:
     from xray_lightning.arguments import check_arguments
 
     check_arguments(DictConfig({"trainer": plain(cfg.trainer)}))
+    from lightning import Trainer
+
     settings = {key: cfg.trainer[key] for key in ("_target_", *DEVICES) if key in cfg.trainer}
-    trainer = build_trainer(DictConfig(settings), logger=False, enable_checkpointing=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the processes tell which devices there are
+    with trainer_errors():
+        trainer = build(DictConfig(settings), Trainer, logger=False, enable_checkpointing=False)
+    _refuse_strategy(trainer, str(cfg.trainer.get("strategy")))
     if trainer.num_nodes > 1:
         raise XRayError(
             f"trainer.num_nodes={trainer.num_nodes}: start this command on each of them, by srun or torchrun, with "
@@ -97,8 +98,18 @@ def count_processes(cfg: DictConfig, overrides: Sequence[str]) -> int:
     return trainer.num_devices
 
 
+def _refuse_strategy(trainer: "Trainer", strategy: str) -> None:
+    """Raises XRayError unless each process has the whole model and runs the whole command."""
+    from lightning.pytorch.strategies import DDPStrategy
+
+    is_ddp = isinstance(trainer.strategy, DDPStrategy) and not any(s in strategy for s in ("spawn", "fork", "notebook"))
+    if trainer.num_devices * trainer.num_nodes > 1 and not is_ddp:
+        raise XRayError(f"trainer.strategy={strategy} is not supported on several devices. Give ddp.")
+
+
 def refuse_other_numbers(trainer: "Trainer", cfg: DictConfig) -> None:
     """Raises XRayError unless as many processes were started as the trainer counts on, and can share their work."""
+    _refuse_strategy(trainer, str(cfg.trainer.get("strategy")))
     wanted = trainer.num_devices * trainer.num_nodes
     if wanted != started():
         raise XRayError(

@@ -9,63 +9,74 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import read_json
+from xray_lightning.artifacts import read_json, unnamed
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
-from xray_lightning.errors import XRayError
+from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.evaluation.dashboard import log_examples, log_outcome
 from xray_lightning.evaluation.evidence import Judged, illustrate, judge
 from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.history import History
 from xray_lightning.inputs import AUTOCAST, prepare_inputs, set_up
+from xray_lightning.loggers import build_logger
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
-from xray_lightning.processes import build_trainer, first_alone, is_first, refuse_other_numbers
+from xray_lightning.processes import first_alone, is_first, refuse_other_numbers, trainer_errors
+from xray_lightning.resume import SETTINGS, WholeFiles, left_off, settings_digest
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
-from xray_lightning.status import is_done, recorded
+from xray_lightning.status import is_done, recorded, refuse_failed
 
 log = logging.getLogger(__name__)
+for package in ("pytorch", "fabric"):  # their device tables and product tips
+    logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
 # Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 # A frozen backbone is in eval mode on purpose
 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+# It is what a run that goes on finds there
+warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains, chooses the best epoch on validation, and scores it once on test.
 
-    Returns the content of metrics.json. A run folder that is done already is not run again. Raises XRayError
-    for what a user can mend.
+    Returns the content of metrics.json. A run folder that is done already is not run again; one whose run was stopped
+    goes on after its last whole epoch, to the same result. Raises XRayError for what a user can mend.
     """
     folder = Path(cfg.paths.run)
     settings = settings_of(cfg)
     if is_done(folder, settings):
         log.info("%s is done already, nothing to do", folder)
         return read_json(folder / "metrics.json") or {}
+    if _choice(cfg, "failed", ("again", "keep")) == "keep":
+        refuse_failed(folder, settings)
     with recorded(folder, settings):
-        _begin(folder, cfg)
+        if is_first():
+            _clear(folder)
+            save_config(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
         trainer = _trainer(cfg, folder)
         with first_alone(trainer):
-            data: XRayDataModule = build(cfg.dataset)
+            data: XRayDataModule = build(cfg.dataset, XRayDataModule)
             if cfg.phantoms is not None:
                 build(cfg.phantoms)
             set_up(data)
-            if trainer.is_global_zero:
+            if is_first():
                 write_catalog(folder / "catalog.csv", data.rows, data.sides)
             model = build(
                 cfg.model,
+                XRayClassifier,
                 class_names=data.class_names,
                 image_size=data.image_size,
                 class_weights=data.class_weights(),
@@ -73,9 +84,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             model.card |= {
                 "data": data_card(plain(cfg.dataset), data),
                 "precision": str(trainer.precision),
+                SETTINGS: settings_digest(settings),
             }
             prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
-        _fit(trainer, model, data)
+        _fit(trainer, model, data, left_off(folder, model))
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
             log_examples(trainer, data)
@@ -94,8 +106,10 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
-        _begin(folder, cfg)
-        model = load_classifier(Path(cfg.ckpt))
+        if is_first():
+            _clear(folder)
+            save_config(folder, cfg)
+        model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
         with first_alone(trainer):
@@ -122,20 +136,26 @@ def _show(
         log.exception("The scores are complete, but not figures and report. To make the report again: %s", again)
 
 
-def _begin(folder: Path, cfg: DictConfig) -> None:
-    """Takes away what an earlier attempt told, which would stand beside new numbers, and keeps the configuration."""
-    if not is_first():
-        return
+def _clear(folder: Path) -> None:
+    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
     for name in ("metrics.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md"):
         (folder / name).unlink(missing_ok=True)
     for figure in (folder / "figures").glob("*.png"):
         figure.unlink()
-    save_config(folder, cfg)
+    for part in (folder, *(folder / name for name in (".hydra", "checkpoints", "figures"))):
+        for file in unnamed(part):
+            file.unlink(missing_ok=True)
+
+
+def _choice(cfg: DictConfig, key: str, valid: tuple[str, ...]) -> str:
+    if cfg[key] not in valid:
+        raise XRayError(f"{key}={cfg[key]} is not valid. {did_you_mean(cfg[key], valid)}")
+    return str(cfg[key])
 
 
 def _same_start(seed: int) -> None:
     """Makes a job's result independent of the jobs that ran before it in the same process."""
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise XRayError(f"seed={seed} is not valid. Give a whole number from 0 to {2**32 - 1}.")
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
@@ -145,11 +165,20 @@ def _same_start(seed: int) -> None:
 
 
 def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
-    callbacks = [build(c) for c in (cfg.get("callbacks") or {}).values()]
-    if "model" in cfg:
-        callbacks.append(History(folder / "history.csv"))
-    logger = build(cfg.logger) if cfg.get("logger") else False
-    trainer = build_trainer(cfg.trainer, callbacks=callbacks, logger=logger, default_root_dir=str(folder), **fixed)
+    logger = build_logger(cfg.get("logger"))
+    with trainer_errors():
+        callbacks = [build(c, Callback) for c in (cfg.get("callbacks") or {}).values() if c is not None]
+        if "model" in cfg:
+            callbacks.append(History(folder / "history.csv"))
+        trainer: Trainer = build(
+            cfg.trainer,
+            Trainer,
+            callbacks=callbacks,
+            logger=logger,
+            default_root_dir=str(folder),
+            plugins=[WholeFiles()],
+            **fixed,
+        )
     refuse_other_numbers(trainer, cfg)
     if str(trainer.precision) not in AUTOCAST:
         raise XRayError(
@@ -160,9 +189,9 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     return trainer
 
 
-def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule) -> None:
+def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, start: Path | None) -> None:
     try:
-        trainer.fit(model, datamodule=data)
+        trainer.fit(model, datamodule=data, ckpt_path=start)
     except (MisconfigurationException, RuntimeError) as error:
         monitors = "conditioned on metric" in str(error)  # early stopping, of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):

@@ -51,7 +51,7 @@ def other_images(cfg: DictConfig, model: XRayClassifier) -> XRayDataModule:
     resize = model.card["data"]["arguments"]["resize"]
     dataset = {**plain(cfg.dataset), "image_size": size, "resize": resize, "augment": None}
     check_arguments(OmegaConf.create({"dataset": dataset, "trainer": plain(cfg.trainer)}))
-    data: XRayDataModule = build(dataset)
+    data: XRayDataModule = build(dataset, XRayDataModule)
     _fit_classes(data, model)
     data.scored = cfg.split
     set_up(data)

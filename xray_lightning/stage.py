@@ -116,7 +116,7 @@ class Stage:
     def judge(self, inputs: np.ndarray) -> Opinion:
         """Of images that fit the network already, (B, 1, S, S) uint8."""
         logits, features = self._forward(inputs)
-        raw = logits.float().softmax(dim=1).cpu().numpy()
+        raw = logits.cpu().double().softmax(dim=1).numpy()  # as scoring does
         familiar = negative = np.full(len(inputs), True)
         if self.familiarity is not None and features is not None:
             familiar = self.familiarity.is_familiar(features)

@@ -1,5 +1,6 @@
 """status.json: how a run stands, so that a sweep knows what is left to do."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -7,43 +8,108 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from xray_lightning.artifacts import read_json, write_json
 from xray_lightning.errors import XRayError
 from xray_lightning.processes import is_first
 
+log = logging.getLogger(__name__)
 RUNNING, DONE, FAILED = "running", "done", "failed"
+INTERRUPTED = "interrupted"  # the error of a run that was stopped by a signal
+LOCK = ".lock"
 
 
 @contextmanager
 def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps status.json of a run folder: running, then done, or failed with its reason, and the times."""
+    """Keeps status.json of a run folder: running, then done, or failed with its reason, and the times.
+
+    The seconds are of all attempts with these settings. Raises XRayError where another process is at the same run.
+    """
     if not is_first():  # another process of one run on several devices
         yield
         return
-    status: dict[str, Any] = {
-        "state": RUNNING,
-        "started": _now(),
-        "ended": None,
-        "seconds": None,
-        "error": None,
-    }
-    status["settings"] = dict(settings)
-    begin = monotonic()
-    write_json(folder / "status.json", status)
+    with alone(folder, f"{folder} is being run by another process. Wait for it, or stop it first."):
+        status: dict[str, Any] = {
+            "state": RUNNING,
+            "started": _now(),
+            "ended": None,
+            "seconds": None,
+            "error": None,
+        }
+        status["settings"] = dict(settings)
+        before, begin = _seconds_before(folder, settings), monotonic()
+        write_json(folder / "status.json", status)
 
-    def end(state: str, error: str | None) -> None:
-        times = {"ended": _now(), "seconds": round(monotonic() - begin, 1)}
-        write_json(folder / "status.json", status | times | {"state": state, "error": error})
+        def end(state: str, error: str | None) -> None:
+            times = {"ended": _now(), "seconds": round(before + monotonic() - begin, 1)}
+            write_json(folder / "status.json", status | times | {"state": state, "error": error})
 
+        try:
+            yield
+        except BaseException as error:
+            try:
+                end(FAILED, _reason(error))
+            except OSError as full:  # of the disk, say: the error that comes first is the one to be told
+                log.warning("%s could not be written: %s", folder / "status.json", full.strerror or full)
+            raise
+        end(DONE, None)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning answers Ctrl-C with SystemExit
+        return INTERRUPTED
+    return str(error) if isinstance(error, XRayError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def alone(folder: Path, refusal: str) -> Iterator[None]:
+    """Holds a folder for this process, also against other machines that share it. Raises XRayError(refusal) where
+    another one holds it. However a process ends, its hold ends with it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise XRayError(refusal) from None
+    except OSError as error:
+        raise XRayError(f"{folder} cannot be written to ({error.strerror or error}).") from error
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning answers Ctrl-C with SystemExit
-        end(FAILED, "interrupted")
-        raise
-    except BaseException as error:
-        end(FAILED, str(error) if isinstance(error, XRayError) else f"{type(error).__name__}: {error}")
-        raise
-    end(DONE, None)
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work on the folder. Otherwise a run that says it is running was killed."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with alone(folder, ""):
+            return False
+    except XRayError:  # where it cannot be written to, another user may be at work
+        return True
+
+
+def _seconds_before(folder: Path, settings: Mapping[str, Any]) -> float:
+    """Spent on earlier attempts at the same run; of one that was killed, until its last whole epoch."""
+    status = read_json(folder / "status.json") or {}
+    if not unfinished(folder, settings):
+        return 0.0
+    try:
+        told = status.get("seconds")
+        ended = (folder / "history.csv").stat().st_mtime
+        seconds = ended - datetime.fromisoformat(status["started"]).timestamp() if told is None else float(told)
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
+    return max(0.0, seconds)
+
+
+def refuse_failed(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises XRayError for a run that failed before with these settings, unless it was interrupted."""
+    status = read_json(folder / "status.json") or {}
+    if status.get("state") == FAILED and status.get("error") != INTERRUPTED and not _differing(status, settings):
+        raise XRayError(f"It failed before ({status.get('error')}), and failed=keep leaves it so.")
 
 
 def note_failure(folder: Path, reason: str) -> None:
@@ -57,19 +123,29 @@ def is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
     status = read_json(folder / "status.json")
     if status is None or status.get("state") != DONE or read_json(folder / "metrics.json") is None:
         return False
-    settings_before = status.get("settings")
-    if not isinstance(settings_before, dict):
+    if not isinstance(status.get("settings"), dict):
         return False
-    before = dict(_flat(settings_before))
-    now = dict(_flat(settings))
-    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    if differing:
-        changes = "\n".join(f"  {k}: {before.get(k)} -> {now.get(k)}" for k in differing[:10])
+    if differing := _differing(status, settings):
+        changes = "\n".join(f"  {k}: {before} -> {now}" for k, (before, now) in [*differing.items()][:10])
         raise XRayError(
             f"{folder} is done, with other settings:\n{changes}\n"
             "Give the sweep another name, or the settings it was begun with."
         )
     return True
+
+
+def _differing(status: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, sorted, with the value before and now."""
+    noted = status.get("settings")
+    before, now = dict(_flat(noted if isinstance(noted, dict) else {})), dict(_flat(settings))
+    keys = sorted(before.keys() | now.keys())
+    return {k: (before.get(k), now.get(k)) for k in keys if before.get(k) != now.get(k)}
+
+
+def unfinished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a run with these settings that was begun and is not done."""
+    status = read_json(folder / "status.json") or {}
+    return status.get("state") in (RUNNING, FAILED) and not _differing(status, settings)
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -57,7 +58,8 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             folder = Path(config.hydra.sweep.dir)
-            write_results(folder, gather(folder))
+            with FileLock(folder / ".results.lock"):  # of jobs that end together, the last one to write has seen both
+                write_results(folder, gather(folder))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         show_sweep(Path(config.hydra.sweep.dir))

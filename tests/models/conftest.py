@@ -39,6 +39,23 @@ def fit() -> Fit:
 
 
 @pytest.fixture
+def complete() -> dict[str, Any]:
+    """What a run adds to the card of a model for 32 pixels."""
+    nobody = {"train": [], "val": []}
+    films = dict.fromkeys(nobody, torch.zeros(0, 512, dtype=torch.uint8))
+    data = {
+        "module": "xray_lightning.data.pneumonia",
+        "class": "PneumoniaDataModule",
+        "arguments": {"name": "pneumonia", "image_size": 32, "resize": "stretch"},
+        "leaked": {},
+        "images": nobody | {"test": []},
+        "films": films,
+        "patients": nobody,
+    }
+    return {"precision": "32-true", "data": data}
+
+
+@pytest.fixture
 def bright_and_dark() -> tuple[np.ndarray, np.ndarray]:
     """Images (16, 1, 32, 32) uint8 that their mean grey value alone tells apart, and labels (16,)."""
     labels = np.arange(16, dtype=np.int64) % 2

@@ -231,9 +231,14 @@ def test_a_test_image_that_is_not_there_as_it_was_is_refused(
 
 
 def test_a_frozen_backbone_travels_in_the_checkpoint(
-    resnet: FrozenResNet50Classifier, fit: Callable[..., Trainer], bright_and_dark: Arrays, tmp_path: Path
+    resnet: FrozenResNet50Classifier,
+    fit: Callable[..., Trainer],
+    bright_and_dark: Arrays,
+    complete: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     images, labels = bright_and_dark
+    resnet.card |= complete
     trainer = fit(resnet, images, labels, max_steps=1)
     trainer.save_checkpoint(tmp_path / "best.ckpt")
     loaded = load_classifier(tmp_path / "best.ckpt")
@@ -257,16 +262,21 @@ def test_every_setting_and_statistic_of_a_network_comes_back(
     request: pytest.FixtureRequest,
     fit: Callable[..., Trainer],
     bright_and_dark: Arrays,
+    complete: dict[str, Any],
     tmp_path: Path,
     make: str,
     settings: dict[str, Any],
 ) -> None:
     model, images = request.getfixturevalue(make)(**settings), torch.from_numpy(bright_and_dark[0])
+    model.card |= complete
     fit(model, *bright_and_dark, max_steps=3).save_checkpoint(tmp_path / "best.ckpt")
     assert_plain(torch.load(tmp_path / "best.ckpt", weights_only=True)["hyper_parameters"])
     loaded = load_classifier(tmp_path / "best.ckpt")
     assert {key: loaded.hparams[key] for key in settings} == settings
-    assert loaded.card == model.card
+    assert loaded.card.keys() == model.card.keys()
+    assert {key: loaded.card[key] for key in loaded.card if key != "data"} == {
+        key: model.card[key] for key in model.card if key != "data"
+    }
     assert [type(module) for module in loaded.modules()] == [type(module) for module in model.modules()]
     with torch.no_grad():
         assert torch.equal(loaded(images), model.eval()(images))
@@ -406,3 +416,109 @@ def test_a_missing_checkpoint_is_answered_with_those_beside_it(checkpoint: Path)
         read_checkpoint(Path("nowhere/best.ckpt"))
     with pytest.raises(XRayError, match="There is no checkpoint"):
         read_checkpoint(checkpoint.parent)
+
+
+def test_a_target_in_a_checkpoint_is_never_imported(
+    card: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil_module.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'executed')!r})\nrun = print\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = {"_target_": "evil_module.run"}
+    arguments = card["data"]["arguments"]
+    for more in (target, {"augment": target}, {"kaggle": target}, {"classes": [target]}, {"seed": target}):
+        asked = card | {"data": card["data"] | {"arguments": arguments | more}}
+        with pytest.raises(XRayError, match=r"The checkpoint|dataset\.classes has"):
+            load_data_module(asked, cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_interpolations_in_a_checkpoint_are_plain_text(
+    card: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "12345")
+    name = "${oc.env:SECRET}"
+    asked = card | {"data": card["data"] | {"arguments": card["data"]["arguments"] | {"name": name}}}
+    assert load_data_module(asked, cache_dir=str(tmp_path)).name == name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"weights": "IMAGENET1K_V1"},
+        {"weights": "/etc/passwd"},
+        {"optimizer": "torch.optim.SGD"},
+        {"channels": [10**9] * 3},
+        {"channels": [4, 4, 10**12]},
+        {"channels": "abc"},
+        {"image_size": 10**9},
+        {"image_size": 0},
+        {"kernel_size": [2**40 + 1] * 3},
+        {"stride": [0, 0, 0]},
+        {"class_names": "AB"},
+        {"class_names": ["A", 1]},
+        {"class_names": ["A", "\x1b[2J"]},
+        {"class_names": []},
+        {"name": "a\nb"},
+        {"mean": [[]]},
+        {"dropout": "x"},
+        {1: 2},
+    ],
+    ids=lambda more: str(next(iter(more.items())))[:30],
+)
+def test_a_network_that_the_weights_are_not_of_is_refused_before_it_takes_memory(
+    tampered: Callable[..., Path], checkpoint: Path, more: dict[Any, Any]
+) -> None:
+    arguments = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
+    with pytest.raises(XRayError, match=r"best\.ckpt does not fit"):
+        load_classifier(tampered(hyper_parameters=arguments | more))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"temperature": "1"},
+        {"precision": "8-bit"},
+        {"precision": None},
+        {"classes": ["A", "B"]},
+        {"operating_points": {"PNEUMONIA": {}}},
+        {"operating_points": {"PNEUMONIA": {"default": {"threshold": None}}}},
+        {"operating_points": {"Other": {"default": {"threshold": 0.5, "tp": 1, "fn": 1, "tn": 1, "fp": 1}}}},
+        {"validation": [1]},
+        {"weights": 3},
+        {"familiarity": {"mean": 1}},
+        {"familiarity": dict.fromkeys(("mean", "std", "directions", "variances", "rest", "limit"), torch.zeros(3))},
+        {"data": None},
+        {"data": {}},
+    ],
+    ids=str,
+)
+def test_a_card_that_is_not_as_it_is_written_is_an_error_of_the_user(
+    tampered: Callable[..., Path], change: dict[str, Any]
+) -> None:
+    with pytest.raises(XRayError, match=r"best\.ckpt does not fit"):
+        load_classifier(tampered(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"films": {"train": torch.zeros(2, 3), "val": torch.zeros(0, 512, dtype=torch.uint8)}},
+        {"films": None},
+        {"images": {"train": [], "val": [], "test": [1]}},
+        {"images": {"test": []}},
+        {"patients": {"train": 3, "val": []}},
+        {"leaked": {"test": "x"}},
+        {"arguments": {"name": "covid"}},
+        {"arguments": {"name": "covid", "resize": "other", "image_size": 32}},
+        {"arguments": {"name": "covid", "resize": "pad", "image_size": 10**6}},
+    ],
+    ids=str,
+)
+def test_data_that_are_not_as_they_are_written_are_an_error_of_the_user(
+    tampered: Callable[..., Path], checkpoint: Path, change: dict[str, Any]
+) -> None:
+    whole = torch.load(checkpoint, weights_only=True)[CARD]["data"]
+    with pytest.raises(XRayError, match=r"best\.ckpt does not fit"):
+        load_classifier(tampered({"data": whole | change}))

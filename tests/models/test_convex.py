@@ -213,8 +213,9 @@ def test_how_the_trainer_steps_does_not_touch_the_solution(
 
 
 def test_the_checkpoint_holds_the_strength_that_validation_chose(
-    model: ConvexResNet50Classifier, follow: Follow, data: Arrays, tmp_path: Path
+    model: ConvexResNet50Classifier, follow: Follow, data: Arrays, complete: dict[str, Any], tmp_path: Path
 ) -> None:
+    model.card |= complete
     diary, keep = Diary(), ModelCheckpoint(tmp_path, "best", monitor="val/log_loss")
     model.strengths = [100.0, 0.1, 1000.0]
     follow(model, enable_checkpointing=True, callbacks=[diary, keep])

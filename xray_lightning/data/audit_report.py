@@ -1,11 +1,11 @@
 """What an audit found, as Markdown for the terminal and for audit.md: first what is wrong, then the tables."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xray_lightning.data.shortcuts import HINTS, OF_THE_FILM, TELLS
 from xray_lightning.data.splits import UNUSED
+from xray_lightning.markdown import code, escaped
 
 BAD_SHOWN = 20
 Record = Mapping[str, Any]
@@ -13,31 +13,18 @@ Record = Mapping[str, Any]
 
 def report(record: Record) -> str:
     """The text of audit.md for the content of audit.json."""
-    title = f"# Audit of {_text(record['dataset'])}{', synthetic radiographs' if record['synthetic'] else ''}"
-    parts = [title, f"Images in {_code(record['root'])}.", "## Findings", _findings(record)]
+    title = f"# Audit of {escaped(record['dataset'])}{', synthetic radiographs' if record['synthetic'] else ''}"
+    parts = [title, f"Images in {code(record['root'])}.", "## Findings", _findings(record)]
     parts += ["## Images of each class and split", _counts(record), *_published(record)]
     parts += ["## Shared images", _shared(record["shared"])]
     if "against" in record:
-        parts += [f"## Shared with {_text(record['against']['dataset'])}", *_against(record["against"])]
+        parts += [f"## Shared with {escaped(record['against']['dataset'])}", *_against(record["against"])]
     parts += ["## Files of each class", _files(record["files"])]
     parts += ["## Exposure of each class", _exposure(record["exposure"])]
     parts += ["## What tells the class without a look at the lungs", *_shortcuts(record)]
     if record["bad"]:
         parts += ["## Files that cannot be used", *_bad(record["bad"])]
     return "\n\n".join(parts) + "\n"
-
-
-def _text(name: object) -> str:
-    """A name as it is, on one line, whatever it means in Markdown."""
-    escaped = re.sub(r"[\\`*|<>\[\]~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", str(name))
-    return re.sub(r"\s+", " ", escaped)
-
-
-def _code(path: str) -> str:
-    """A path as code, between more backticks than it holds itself."""
-    path = re.sub(r"\s+", " ", path)
-    fence = "`" * (1 + max(map(len, re.findall("`+", path)), default=0))
-    return f"{fence} {path} {fence}" if "`" in path else f"`{path}`"
 
 
 def _number(count: int, noun: str) -> str:
@@ -48,7 +35,7 @@ def _findings(record: Record) -> str:
     findings = [*_shared_findings(record), *_against_findings(record.get("against"))]
     for shortcut in record["shortcuts"]:
         film = shortcut["attribute"] in OF_THE_FILM
-        told = ", ".join(f"{_text(name)} ({shortcut['index'][name]:.2f})" for name in shortcut["tells"])
+        told = ", ".join(f"{escaped(name)} ({shortcut['index'][name]:.2f})" for name in shortcut["tells"])
         if told:
             advice = "; the lungs may explain a part of that" if film else ": a **shortcut** that a network can take"
             findings.append(f"{shortcut['attribute'].capitalize()} alone tells {told}{advice}.")
@@ -86,7 +73,7 @@ def _against_findings(against: Record | None) -> Iterator[str]:
         return
     shared = sum(c["shared"] for c in against["classes"].values())
     total = sum(c["images"] for c in against["classes"].values())
-    name = _text(against["dataset"])
+    name = escaped(against["dataset"])
     if not shared:
         yield f"No image is shared with {name}."
         return
@@ -107,7 +94,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _counts(record: Record) -> str:
     sides = list(record["images"])
     classes = list(next(iter(record["images"].values())))
-    rows = [[_text(c), *(counts := [record["images"][s][c] for s in sides]), sum(counts)] for c in classes]
+    rows = [[escaped(c), *(counts := [record["images"][s][c] for s in sides]), sum(counts)] for c in classes]
     totals = [sum(record["images"][s].values()) for s in sides]
     table = _table(["class", *sides, "all"], [*rows, ["all", *totals, sum(totals)]])
     notes = []
@@ -126,7 +113,7 @@ def _published(record: Record) -> list[str]:
     rows = []
     for folder, c in record["published"].items():
         off = c["found"] - c["published"]
-        rows.append([_text(folder), c["published"], c["found"], f"{off:+d}" if off else ""])
+        rows.append([escaped(folder), c["published"], c["found"], f"{off:+d}" if off else ""])
     return [_table(["folder", "published", "found", "difference"], rows)]
 
 
@@ -150,17 +137,17 @@ def _shared(shared: Record) -> str:
 
 def _against(against: Record) -> list[str]:
     rows = [
-        [_text(name), c["images"], c["shared"], _listed(c["where"]) or "–"] for name, c in against["classes"].items()
+        [escaped(name), c["images"], c["shared"], _listed(c["where"]) or "–"] for name, c in against["classes"].items()
     ]
     kinds = _listed({kind: n for kind, n in against["pairs"].items() if n})
     return [
-        _table(["class here", "images", "shared", f"class and split in {_text(against['dataset'])}"], rows),
-        f"Pairs: {kinds}. They are listed in {_code(against['file'])}." if kinds else "No pairs.",
+        _table(["class here", "images", "shared", f"class and split in {escaped(against['dataset'])}"], rows),
+        f"Pairs: {kinds}. They are listed in {code(against['file'])}." if kinds else "No pairs.",
     ]
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {_text(name)}" for name, n in counts.items())
+    return ", ".join(f"{n} {escaped(name)}" for name, n in counts.items())
 
 
 def _files(files: Record) -> str:
@@ -169,16 +156,16 @@ def _files(files: Record) -> str:
         size, count = f["commonest_size"] or ("–", 0)
         middle = f"{f['median_width']:.0f}x{f['median_height']:.0f}" if count else "–"
         commonest = f"{size} ({count})" if count else "–"
-        rows.append([_text(name), _listed(f["formats"]), _listed(f["modes"]), f["sizes"], commonest, middle])
+        rows.append([escaped(name), _listed(f["formats"]), _listed(f["modes"]), f["sizes"], commonest, middle])
     header = ["class", "formats", "colour modes", "sizes", "commonest size", "median width x height"]
-    sources = [f"Sources of {_text(name)}: {_listed(f['sources'])}." for name, f in files.items() if f["sources"]]
+    sources = [f"Sources of {escaped(name)}: {_listed(f['sources'])}." for name, f in files.items() if f["sources"]]
     return "\n\n".join([_table(header, rows), *sources])
 
 
 def _exposure(exposure: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     names = list(next(iter(exposure.values())))
     rows = [
-        [_text(name), *(f"{q[1]:.0f} ({q[0]:.0f} to {q[2]:.0f})" for q in values.values())]
+        [escaped(name), *(f"{q[1]:.0f} ({q[0]:.0f} to {q[2]:.0f})" for q in values.values())]
         for name, values in exposure.items()
     ]
     note = "Median (quartiles) over images, grey values 0 to 255; border: the outer 3 % on each side."
@@ -199,10 +186,10 @@ def _shortcuts(record: Record) -> list[str]:
         f"{1 / len(classes):.2f}), and Youden's index of each class (by chance 0; **{TELLS} or more** tells it, "
         f"*{HINTS} or more* hints at it)."
     )
-    return [_table(["attribute", "balanced accuracy", *map(_text, classes)], rows), note]
+    return [_table(["attribute", "balanced accuracy", *map(escaped, classes)], rows), note]
 
 
 def _bad(bad: Mapping[str, str]) -> list[str]:
-    lines = [f"- {_code(path)} {_text(problem)}" for path, problem in sorted(bad.items())]
+    lines = [f"- {code(path)} {escaped(problem)}" for path, problem in sorted(bad.items())]
     more = [f"- … and {len(lines) - BAD_SHOWN} more, in audit.json"] * (len(lines) > BAD_SHOWN)
     return ["\n".join(lines[:BAD_SHOWN] + more)]

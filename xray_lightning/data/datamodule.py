@@ -16,7 +16,7 @@ from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch, BatchLoader, RowSampler, share
 from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, Radiograph, list_images
 from xray_lightning.data.collection import Collection, collect, refuse_empty_sides, refuse_leaks, report_bad
-from xray_lightning.data.decode import Resize
+from xray_lightning.data.decode import LARGEST_SIDE, Resize
 from xray_lightning.data.download import KaggleSource
 from xray_lightning.data.pixels import ImageFiles, Images, PixelPlan, load_pixels
 from xray_lightning.data.split_file import read_split
@@ -96,6 +96,13 @@ class XRayDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise XRayError(f"dataset.{key}={value} is not valid. Give a whole number of at least 1.")
+        if image_size > LARGEST_SIDE:
+            raise XRayError(f"dataset.image_size={image_size} is not valid. Give up to {LARGEST_SIDE} pixels.")
+        if odd := [text for text in (name, *self.class_names) if not text or not text.isprintable()]:
+            raise XRayError(
+                f"{odd[0]!r} cannot name a data set or a class: use letters that can be printed. Rename the folder, or "
+                "say with dataset.folders which class it holds."
+            )
         for key, part in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if part is not None and not 0 < part < 1:
                 raise XRayError(f"dataset.{key}={part} is not valid. Give a share between 0 and 1, such as 0.15.")

@@ -20,6 +20,7 @@ FORMATS = {  # by the suffix of a file's name, in lower case
 }
 PILLOW_FORMATS = sorted(set(FORMATS.values()))
 MOST_PIXELS = 89_478_485  # Pillow's own limit for a warning; a chest film has 4 to 16 million
+LARGEST_SIDE = 4096  # pixels that images are fitted to
 DRAFT = 256  # pixels a side that a scaled JPEG keeps at least: one decoding serves all sizes up to it
 DECODER_VERSION = 2  # part of the caches' names: raise it when any function here gives other values
 MODES = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xray_lightning.artifacts import atomic_write, locked
+from xray_lightning.artifacts import atomic_write, is_stored, locked
 from xray_lightning.data.decode import DECODER_VERSION, THUMB, Resize
 from xray_lightning.data.examine import Facts, examine, stamp
 from xray_lightning.data.parallel import in_order
@@ -19,6 +19,8 @@ from xray_lightning.errors import cache_errors
 log = logging.getLogger(__name__)
 Known = dict[str, tuple[Facts, np.ndarray]]
 COLUMNS = [f.name for f in fields(Facts)]
+NUMBERS = ("size", "width", "height")
+KINDS = {name: "i" if name in NUMBERS else "U" for name in (*COLUMNS, "path")}  # NumPy's, of the columns on disk
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,19 @@ def _examine_all(root: Path, paths: Sequence[str], known: Known, plan: PixelPlan
 
 
 def _load(store: Path) -> Known:
-    """What was remembered, or nothing where that cannot be read or was written by other rules."""
+    """What was remembered, or nothing where that cannot be read or was written by other rules or another program."""
     try:
+        if not store.is_file() or not is_stored(store):
+            return {}
         with store.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if int(archive["version"]) != DECODER_VERSION:
                 return {}
+            path, thumbs = archive["path"], archive["thumbs"]
+            kinds = {name: archive[name].dtype.kind for name in COLUMNS} | {"path": path.dtype.kind}
+            if kinds != KINDS or (thumbs.dtype, thumbs.shape[1:]) != (np.uint8, (THUMB, THUMB)):
+                return {}
             columns = [archive[name].tolist() for name in COLUMNS]
-            lines = zip(archive["path"].tolist(), zip(*columns, strict=True), archive["thumbs"], strict=True)
+            lines = zip(path.tolist(), zip(*columns, strict=True), thumbs, strict=True)
             return {path: (Facts(*values), thumb) for path, values, thumb in lines}
     except Exception:  # of a damaged archive NumPy and zipfile raise whatever they stumble over
         return {}
@@ -94,7 +102,7 @@ def _save(store: Path, root: Path, known: Known) -> None:
     kept = {path: entry for path, entry in known.items() if os.path.exists(root / path)}
     rows = [asdict(facts) for facts, _ in kept.values()]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
-    arrays: dict[str, Any] = {name: np.array(values, dtype=np.int64 if name in ("size", "width", "height") else np.str_)
+    arrays: dict[str, Any] = {name: np.array(values, dtype=np.int64 if name in NUMBERS else np.str_)
               for name, values in columns.items()}  # fmt: skip
     with atomic_write(store, "wb") as file:
         np.savez(

@@ -1,6 +1,7 @@
 """A table that lists the images of a data set: their classes, patients and sides of a published split."""
 
 import csv
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,8 @@ def read_table(file: Path) -> list[Line]:
     Raises XRayError for what cannot be read, and for paths that lead out of the root, repeat or name no image.
     """
     try:
+        if file.exists() and not file.is_file():  # opening a pipe would wait forever
+            raise OSError(errno.EINVAL, "no plain file")
         with file.open(newline="", encoding="utf-8-sig") as stream:
             header, *rows = [[c.strip() for c in row] for row in csv.reader(stream) if any(row)] or [[]]
     except (OSError, csv.Error, UnicodeDecodeError) as error:

@@ -25,6 +25,13 @@ def root_key(root: Path) -> str:
     return hashlib.blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
 
+def _digests_of(path: Path) -> list[str]:
+    """What the file beside a cache says that it holds; nothing where that is not as `finish` writes it."""
+    digests = (read_json(path.with_suffix(".json")) or {}).get("digests")
+    told = isinstance(digests, list) and all(isinstance(digest, str) and digest.isascii() for digest in digests)
+    return digests if isinstance(digests, list) and told else []
+
+
 @dataclass(frozen=True)
 class PixelPlan:
     """Where decoded images go and how they are made: (`size`, `size`) uint8, fitted by `resize`."""
@@ -48,7 +55,7 @@ class PixelPlan:
         """Images that the cache has already, by digest: some files more or less cost only themselves."""
         found: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.npy")):
-            digests = (read_json(path.with_suffix(".json")) or {}).get("digests", [])
+            digests = _digests_of(path)
             same = digests and self.fingerprint(digests) == path.stem
             if same and is_whole_array(path, np.uint8, (len(digests), self.size, self.size)):
                 found.update(zip(digests, np.load(path, mmap_mode="r", allow_pickle=False), strict=True))

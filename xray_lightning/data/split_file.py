@@ -1,6 +1,7 @@
 """A split that is read from a list, so that others can repeat a result on the same images."""
 
 import csv
+import errno
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ def _matched(
 
 def _read_lines(path: Path) -> list[dict[str, str]]:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
+            raise OSError(errno.EINVAL, "no plain file")
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # Excel writes a mark
             header, *content = [line for line in csv.reader(file) if line] or [[]]
     except (OSError, csv.Error) as error:

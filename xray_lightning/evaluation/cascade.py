@@ -1,22 +1,25 @@
 """Two stages against one: a screen that flags, a diagnosis of what it flags; and whether that beats the diagnosis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xray_lightning.evaluation.comparison import Comparison, compare
+from xray_lightning.evaluation.answers import differences, scores, share, shares
+from xray_lightning.evaluation.cascade_content import ALONE, CASCADE, MATCHED, OPEN
 from xray_lightning.evaluation.operating_points import threshold_for
-from xray_lightning.evaluation.proportions import grouped_wilson
-from xray_lightning.evaluation.record import Value, judged
+from xray_lightning.evaluation.report.numbers import count, equals, estimate, interval, signed
 
-CASCADE, OPEN, ALONE, MATCHED = (
-    "cascade",
-    "cascade, second stage may say healthy",
-    "diagnosis alone",
-    "diagnosis, matched",
-)
-SURE = 0.97  # that an answer stands for as a probability, so that metrics of decisions can be asked for it
+SENSITIVITIES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
+
+
+class Scored(NamedTuple):
+    """The screen's p of its positive class (N,), the diagnosis' p (N, classes), labels (N,) and patient groups (N,)."""
+
+    screen: np.ndarray
+    diagnosis: np.ndarray
+    labels: np.ndarray
+    groups: Sequence[str]
 
 
 def systems(
@@ -40,84 +43,75 @@ def systems(
     }
 
 
-def thresholds(
-    screen: np.ndarray, diagnosis: np.ndarray, labels: np.ndarray, healthy: int, sensitivity: float
-) -> tuple[float, float]:
+def thresholds(validation: Scored, healthy: int, sensitivity: float) -> tuple[float, float]:
     """The screen's and the matched diagnosis', on validation: the highest with at least that sensitivity to disease."""
-    ill = labels != healthy
-    return threshold_for(screen, ill, sensitivity), threshold_for(1 - diagnosis[:, healthy], ill, sensitivity)
+    ill = validation.labels != healthy
+    disease = 1 - validation.diagnosis[:, healthy]
+    return threshold_for(validation.screen, ill, sensitivity), threshold_for(disease, ill, sensitivity)
 
 
-def scores(
-    answers: np.ndarray, labels: np.ndarray, groups: Sequence[str], classes: int, healthy: int
-) -> dict[str, Value]:
-    """Sensitivity to any disease, specificity, accuracy and macro F1 over `classes`, with 95 % intervals over groups.
-
-    None where the images do not define it: without ill or healthy ones, and of macro F1 where a class has none.
-    """
-    ill, named = labels != healthy, np.asarray(groups)
-    found = {
-        "sensitivity": _share((answers != healthy)[ill], named[ill]),
-        "specificity": _share((answers == healthy)[~ill], named[~ill]),
-        "accuracy": _share(answers == labels, named),
-    }
-    whole = len(np.unique(labels)) == classes
-    macro = judged(np.where(np.eye(classes)[answers] > 0, SURE, (1 - SURE) / (classes - 1)), labels, groups)[0]
-    return found | {"macro_f1": macro["macro_f1"] if whole else {"value": None, "low": None, "high": None}}
-
-
-def _share(hits: np.ndarray, groups: np.ndarray) -> Value:
-    if not len(hits):
-        return {"value": None, "low": None, "high": None}
-    low, high = grouped_wilson(hits, groups.tolist()) or (None, None)
-    return {"value": float(hits.mean()), "low": low, "high": high}
-
-
-def against(
-    answers: Mapping[str, np.ndarray], labels: np.ndarray, groups: Sequence[str], classes: int
-) -> list[Comparison]:
-    """The cascade against each other system, by the accuracy of their answers."""
-    sure = {
-        name: np.where(np.eye(classes)[given] > 0, SURE, (1 - SURE) / (classes - 1)) for name, given in answers.items()
-    }
-    return compare(sure, labels, groups, [(CASCADE, name) for name in answers if name != CASCADE])
-
-
-def verdict(comparisons: Sequence[Comparison], images: int) -> str:
-    """Whether the study's conclusion, that two stages are better, holds on these images. A difference counts where its
-    95 % interval, over groups and not adjusted for their number, leaves out 0."""
-    told = []
-    for found in (c for c in comparisons if c.b in (ALONE, MATCHED)):
-        d = found.accuracy
+def verdict(found: Sequence[Mapping[str, Any]], images: int) -> str:
+    """Whether the study's conclusion, that two stages are better, holds on these images, by `answers.differences`. A
+    difference counts where its 95 % interval, over groups and not adjusted for their number, leaves out 0."""
+    told, better = [], 0
+    for pair in (p for p in found if p["b"] in (ALONE, MATCHED)):
+        d = estimate(pair["accuracy"])
+        better += d.low is not None and d.low > 0
         words = "cannot be compared with" if d.value is None else "is not shown to differ from"
-        if d.value is not None and d.low is not None and d.high is not None:
-            words = "is better than" if d.low > 0 else "is worse than" if d.high < 0 else "is not shown to differ from"
-        interval = "" if d.low is None or d.high is None else f" ({d.low:+.3f} to {d.high:+.3f})"
-        value = "" if d.value is None else f": {d.value:+.3f}{interval}, McNemar p {found.mcnemar:.2g}"
-        told.append(f"{words} the {found.b.replace(', matched', ' at the same sensitivity on validation')}{value}")
-    return f"On {images} images, in accuracy, the cascade " + "; it ".join(told) + "."
+        if d.low is not None and d.high is not None:
+            words = "is better than" if d.low > 0 else "is worse than" if d.high < 0 else words
+        interval_ = f" ({interval(d)})" if d.bounded else ""
+        value = (
+            "" if d.value is None else f": {signed(d.value)}{interval_}, McNemar {equals(pair['accuracy']['mcnemar'])}"
+        )
+        told.append(f"{words} the {pair['b'].replace(', matched', ' at the same sensitivity on validation')}{value}")
+    holds = "holds" if better == len(told) else "holds in part" if better else "does not hold"
+    return (
+        f"The study's conclusion, that two stages are better than one, {holds} on these images. "
+        f"On {count(images, 'image')}, in accuracy, the cascade {'; it '.join(told)}."
+    )
 
 
-def sweep(
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray, np.ndarray],
-    healthy: int,
-    sensitivities: Sequence[float],
-) -> list[dict[str, Any]]:
-    """Of each sensitivity asked of validation, what cascade and matched diagnosis have on test; both are (screen p,
-    diagnosis p, labels)."""
+def sweep(validation: Scored, test: Scored, healthy: int, sensitivities: Sequence[float]) -> list[dict[str, Any]]:
+    """Of each sensitivity asked of validation, its thresholds, and what the systems with one have on test: the share
+    of images that is not flagged, and the shares of `answers.shares`, each with its interval."""
     lines = []
     for asked in sensitivities:
-        threshold, matched = thresholds(*validation, healthy, asked)
-        answers = systems(*test[:2], healthy, threshold, matched)
-        ill = test[2] != healthy
-        line: dict[str, Any] = {"validation_sensitivity": asked, "spared": float((test[0] < threshold).mean())}
-        for name in (CASCADE, MATCHED):
-            given = answers[name]
-            line[name] = {
-                "sensitivity": float((given != healthy)[ill].mean()),
-                "specificity": float((given == healthy)[~ill].mean()),
-                "accuracy": float((given == test[2]).mean()),
-            }
-        lines.append(line)
+        threshold, matched = thresholds(validation, healthy, asked)
+        answers = systems(test.screen, test.diagnosis, healthy, threshold, matched)
+        line = {
+            "validation_sensitivity": asked,
+            "threshold": threshold,
+            "matched_threshold": matched,
+            "spared": share(test.screen < threshold, test.groups),
+        }
+        of_systems = {n: shares(answers[n], test.labels, test.groups, healthy) for n in (CASCADE, OPEN, MATCHED)}
+        lines.append(line | {"systems": of_systems})
     return lines
+
+
+def judged(validation: Scored, test: Scored, classes: Sequence[str], healthy: int, asked: float) -> dict[str, Any]:
+    """All that is said of one part of the test images, with thresholds of validation at the sensitivity asked.
+
+    Without images it is their number and the verdict alone.
+    """
+    labels, groups, k = test.labels, test.groups, len(classes)
+    told = {"images": len(labels), "counts": counted(labels, classes), "groups": len(set(groups))}
+    if not len(labels):
+        return told | {"verdict": "The screen knows all of these images."}
+    threshold, matched = thresholds(validation, healthy, asked)
+    answers = systems(test.screen, test.diagnosis, healthy, threshold, matched)
+    found = differences(answers, labels, groups, k, healthy)
+    pairs = {name: np.bincount(labels * k + given, minlength=k * k) for name, given in answers.items()}
+    return told | {
+        "spared": share(test.screen < threshold, groups),
+        "systems": scores(answers, labels, groups, k, healthy),
+        "confusion_matrices": {name: counts.reshape(k, k).tolist() for name, counts in pairs.items()},
+        "differences": found,
+        "verdict": verdict(found, len(labels)),
+        "sweep": sweep(validation, test, healthy, sorted({*SENSITIVITIES, asked})),
+    }
+
+
+def counted(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))

@@ -1,5 +1,6 @@
 """What a run leaves of the images it is scored on: metrics.json, predictions.csv and figures."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.console import progress
 from xray_lightning.data.batches import shares
 from xray_lightning.data.datamodule import XRayDataModule
+from xray_lightning.data.examine import digest_of
+from xray_lightning.data.fingerprint import fingerprints
 from xray_lightning.data.splits import ALL, TEST
 from xray_lightning.environment import environment
 from xray_lightning.evaluation.calibration import temper
@@ -24,6 +27,8 @@ from xray_lightning.evaluation.gallery import galleries
 from xray_lightning.evaluation.record import test_record
 from xray_lightning.history import read_history
 from xray_lightning.models.classifier import XRayClassifier
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,15 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
     rows = np.concatenate([part for rank in range(world) for part in shares(order, data.eval_batch_size, rank, world)])
     sorting = rows.argsort()  # so that runs on other numbers of devices can be compared image by image
     rows, raw, labels = rows[sorting], raw[sorting], labels[sorting]
-    where = environment(model.device, str(trainer.precision))
+    where = environment(model.device, str(trainer.precision), trainer.world_size)
+    scored = about.get("checkpoint")
+    where |= {
+        "data": fingerprints(data),
+        "backbone": model.backbone_digest(),
+        "checkpoint": digest_of(Path(scored).read_bytes()) if scored else None,
+    }
+    if not where["repeatable"]:
+        log.info("The same command may give slightly other numbers next time: %s", where["repeatable_reason"])
     record = test_record(data, model, rows, raw, labels, **about, environment=where)
     if trainer.is_global_zero:
         _write_predictions(folder / "predictions.csv", data, rows, record, raw)
@@ -53,7 +66,7 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
 
 
 def illustrate(judged: Judged, model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path) -> None:
-    """Draws the figures of a record, into its folder and for TensorBoard."""
+    """Draws the figures of a record, into its folder and for the loggers."""
     history = read_history(folder / "history.csv")
     drawn = _figures(history, data, model, judged.rows, judged.record, judged.raw)
     for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):

@@ -19,6 +19,7 @@ STYLES = tuple((COLOURS[n % 8], DASHES[(n + n // 8) % 4]) for n in range(32))  #
 GREY = "#6B6B6B"
 SMALL, LARGE = 11, 12  # points
 WIDTH = 7.0  # inches, 840 pixels: letters can still be read when a phone shrinks the figure
+LONGEST_NAME = 40  # letters of a class
 LETTERS = 10.5  # of the larger size, an inch
 
 
@@ -43,7 +44,7 @@ FIXED = "Operating points: thresholds p were fixed on validation"
 def titled_figure(height: float, title: str, width: float = WIDTH) -> Figure:
     """An empty figure of a size in inches under its title, which is wrapped to the width."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(wrapped(title, width), fontsize=LARGE)
+    figure.suptitle(wrapped(title, width), fontsize=LARGE, parse_math=False)
     return figure
 
 
@@ -91,7 +92,10 @@ def legend_below(figure: Figure, columns: int = 1, title: str = "") -> None:
 
 
 def readable(name: str) -> str:
-    """The name of a class or a run as it can be drawn; dollar signs are not read as mathematics."""
+    """The name of a class or a run as it can be drawn: with its middle left out where it is long, so that there is room
+    for the figure; dollar signs are not read as mathematics."""
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
     return printable(name).replace("_", " ").replace("$", r"\$")
 
 
@@ -121,7 +125,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     axes.set_yticks(range(len(classes)), labels, fontsize=SMALL)
     axes.set_xlabel("Predicted class", fontsize=LARGE)
     axes.set_ylabel("Actual class", fontsize=LARGE)
-    axes.set_title(wrapped(title, size - 1), fontsize=LARGE)
+    axes.set_title(wrapped(title, size - 1), fontsize=LARGE, parse_math=False)
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("Share of the actual class (%)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)

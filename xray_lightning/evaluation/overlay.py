@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xray_lightning.evaluation.explain import grad_cam
-from xray_lightning.evaluation.figures import save_figure, wrapped
+from xray_lightning.evaluation.figures import readable, save_figure, wrapped
 from xray_lightning.evaluation.gallery import drawable, relevance_colours
 from xray_lightning.stage import Opinion
 
@@ -56,7 +56,7 @@ def write_overlay(path: Path, image: Image.Image, opinion: Opinion, row: int, an
             interpolation="bilinear",
         )
         bar = figure.colorbar(drawn, ax=list(panels), location="bottom", shrink=0.5, aspect=40)
-        bar.set_label(f"Grad-CAM: relevance for {likeliest} (share of the image's maximum)", fontsize=10)
+        bar.set_label(f"Grad-CAM: relevance for {readable(likeliest)} (share of the image's maximum)", fontsize=10)
     save_figure(figure, path)
 
 

@@ -4,21 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from xray_lightning.artifacts import read_json
+from xray_lightning.evaluation.stored import Record, Status, what_is_wrong
 from xray_lightning.evaluation.table import Row
-from xray_lightning.status import DONE, FAILED, RUNNING
-
-NEEDED = [
-    "dataset",
-    "model",
-    "seed",
-    "split",
-    "n",
-    "classes",
-    "metrics",
-    "confusion_matrix",
-    "notes",
-    "reference",
-]  # of a record
+from xray_lightning.status import DONE, FAILED, RUNNING, is_held
 
 
 def gather(sweep_dir: Path) -> list[Row]:
@@ -29,15 +17,17 @@ def gather(sweep_dir: Path) -> list[Row]:
 def read_run_folder(folder: Path) -> Row:
     """A run as its files tell. The record names data set and model; before there is one, the settings do."""
     status: dict[str, Any] = read_json(folder / "status.json") or {}
-    if status.get("state") not in (RUNNING, DONE, FAILED) or not isinstance(status.get("settings"), dict):
+    if status.get("state") not in (RUNNING, DONE, FAILED) or what_is_wrong(Status, status):
         status = {"state": FAILED, "error": "status.json is broken", "settings": {}}
+    if status["state"] == RUNNING and not is_held(folder):
+        status |= {"state": FAILED, "error": "it was killed"}
     settings = status["settings"]
     record = read_json(folder / "metrics.json") if status["state"] == DONE else None
-    if status["state"] == DONE and not (record and record.keys() >= {*NEEDED}):
-        record, status = None, status | {"state": FAILED, "error": "metrics.json is broken"}
+    if status["state"] == DONE and (problem := what_is_wrong(Record, record)):
+        record, status = None, status | {"state": FAILED, "error": f"metrics.json is broken: {problem}"}
     named = record or {
-        "dataset": settings.get("dataset", {}).get("name", "?"),
-        "model": settings.get("model", {}).get("name", "?"),
+        "dataset": _name(settings.get("dataset")),
+        "model": _name(settings.get("model")),
         "seed": settings.get("seed"),
     }
     return Row(
@@ -50,3 +40,7 @@ def read_run_folder(folder: Path) -> Row:
         error=status.get("error"),
         record=record,
     )
+
+
+def _name(group: object) -> str:
+    return str(group.get("name", "?")) if isinstance(group, dict) else "?"

@@ -15,6 +15,7 @@ from rich.text import Text
 from xray_lightning.artifacts import atomic_write, write_csv
 from xray_lightning.config import slug
 from xray_lightning.console import table_console
+from xray_lightning.markdown import escaped
 from xray_lightning.status import FAILED
 
 READABLE = {
@@ -115,12 +116,12 @@ def write_results(folder: Path, rows: Sequence[Row]) -> None:
 def write_readable(folder: Path, rows: Sequence[Row], more: str = "") -> None:
     """Writes results.md: the table, what its columns mean, and `more`, which is Markdown."""
     with atomic_write(folder / "results.md") as file:
-        file.write(f"# Results of {folder.name}\n\n{markdown_table(*readable(rows))}\n{LEGEND}\n{more}")
+        file.write(f"# Results of {escaped(folder.name)}\n\n{markdown_table(*readable(rows))}\n{LEGEND}\n{more}")
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    every = (header, ["---"] * len(header), *lines)
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n" for cells in every)
+    every = (header, ["---"] * len(header), *lines)  # which escaping leaves as they are
+    return "".join("| " + " | ".join(map(escaped, cells)) + " |\n" for cells in every)
 
 
 LEGEND = (

@@ -64,6 +64,8 @@ def read_predictions(folder: Path, row: Row) -> Scored:
     record = row.record or {}
     classes = record.get("classes", [])
     try:
+        if not (folder / "predictions.csv").is_file():  # opening a pipe would wait forever
+            raise ValueError("there is none")
         with (folder / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *lines = csv.reader(file)
             if header[3:] != classes or len(lines) != record["n"]:
@@ -72,6 +74,8 @@ def read_predictions(folder: Path, row: Row) -> Scored:
             probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
             if probabilities.shape != (len(lines), len(classes)) or not np.isfinite(probabilities).all():
                 raise ValueError("a probability is missing")
+            if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
+                raise ValueError("probabilities do not sum to 1")
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise XRayError(f"{folder.name}: predictions.csv cannot be used ({error}). Run it again.") from error
     images = (tuple(classes), *(tuple(line[:3]) for line in lines))

@@ -3,20 +3,23 @@
 from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from omegaconf import OmegaConf
+from torch import Tensor
 
-from xray_lightning.arguments import check_arguments
+from xray_lightning.arguments import check_call
 from xray_lightning.artifacts import atomic_write
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.seen import memory
 from xray_lightning.data.splits import TEST, TRAIN, VAL, images_of
-from xray_lightning.errors import XRayError, why_unreadable
+from xray_lightning.errors import XRayError
+from xray_lightning.models.card import what_is_wrong
 from xray_lightning.models.classifier import CARD, CARD_FORMAT, XRayClassifier
 from xray_lightning.models.familiarity import Familiarity, evenly, features_of
+from xray_lightning.models.plain import Unreadable, read_plain
 
 T = TypeVar("T")
 NOT_KEPT = ("_target_", "cache_dir", "cache", "augment", "split_file", "kaggle")  # of the machine, or of training alone
@@ -31,33 +34,61 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"There is no checkpoint {path}.{found} Runs keep theirs in <run folder>/checkpoints/best.ckpt."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
-        reason = why_unreadable(error)
-        raise XRayError(f"{path} cannot be read as a checkpoint ({reason}). It is damaged or no checkpoint.") from error
+        content = read_plain(path)
+    except Unreadable as problem:
+        raise XRayError(
+            f"{path} cannot be read as a checkpoint ({problem}). It is damaged or no checkpoint."
+        ) from problem
     card = content.get(CARD) if isinstance(content, dict) else None
     if not isinstance(card, dict) or "state_dict" not in content or "hyper_parameters" not in content:
         raise XRayError(f"{path} was not written by xray-lightning: it has no '{CARD}' entry.")
     if card.get("format") != CARD_FORMAT:
         raise XRayError(
-            f"{path} has checkpoint format {card.get('format')}; this version reads {CARD_FORMAT}. "
+            f"{path} has checkpoint format {str(card.get('format'))[:40]}; this version reads {CARD_FORMAT}. "
             "Install the version of xray-lightning that wrote it."
         )
     return content
 
 
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all. Raises OSError where there is no room, which torch.save would hide in another error."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    with atomic_write(path, "wb", sync=False) as file:
+        file.write(buffer.getbuffer())
+
+
 def load_classifier(path: Path) -> XRayClassifier:
-    """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode."""
+    """Rebuilds a classifier from its checkpoint alone, on the CPU and in eval mode. Raises XRayError where it is none
+    of this version's."""
     content = read_checkpoint(path)
     card = content[CARD]
     kind = _own_class(card.get("module"), card.get("class"), XRayClassifier, "xray_lightning.models.")  # type: ignore[type-abstract]
     try:
-        model = kind(**content["hyper_parameters"])
-        model.load_state_dict(content["state_dict"])
+        model = _built(kind, content["hyper_parameters"], content["state_dict"])
         model.on_load_checkpoint(content)
-    except (TypeError, RuntimeError) as error:
+        if problem := what_is_wrong(card):
+            raise ValueError(problem)
+        own = (model.class_names, model.image_size)
+        if (card["classes"], card["data"]["arguments"]["image_size"]) != own:
+            raise ValueError("its card is of another network")
+    except Exception as error:  # of what others wrote there, constructors raise whatever they stumble over
         raise XRayError(f"{path} does not fit this version's {kind.__name__}: {str(error)[:300]}") from error
     return model.eval()
+
+
+def _built(kind: type[XRayClassifier], arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> XRayClassifier:
+    """The network with its weights. Before it takes memory, its shapes are compared with those of the weights."""
+    check_call(kind, arguments, kind.__name__)
+    if foreign := sorted({*arguments} & {*kind.not_saved}):
+        raise ValueError(f"{', '.join(foreign)} is never in a checkpoint")
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in kind(**arguments).state_dict().items()}
+    if expected != {name: tuple(tensor.shape) for name, tensor in state.items()}:
+        raise ValueError("its weights are not those of a network with its arguments")
+    model = kind(**arguments)
+    model.load_state_dict(state)
+    return model
 
 
 def remember_familiar(path: Path, model: XRayClassifier, data: XRayDataModule) -> None:
@@ -73,8 +104,7 @@ def remember_familiar(path: Path, model: XRayClassifier, data: XRayDataModule) -
     model.card["familiarity"] = fitted.card()
     content = read_checkpoint(path)
     content[CARD]["familiarity"] = model.card["familiarity"]
-    with atomic_write(path, "wb") as file:
-        torch.save(content, file)
+    write_checkpoint(path, content)
 
 
 def data_card(arguments: Mapping[str, Any], data: XRayDataModule) -> dict[str, Any]:
@@ -109,16 +139,19 @@ def load_data_module(card: Mapping[str, Any], side: str = TEST, **now: Any) -> X
     if not isinstance(saved, dict) or not all(isinstance(saved.get(k), kind) for k, kind in kinds.items()):
         raise XRayError("The checkpoint does not say which data it was trained on.")
     kind = _own_class(saved.get("module"), saved.get("class"), XRayDataModule, "xray_lightning.data.")
+    if foreign := sorted({*saved["arguments"]} & {*NOT_KEPT}):
+        raise XRayError(f"The checkpoint's data have {', '.join(foreign)}, which no checkpoint of this program has.")
     arguments = saved["arguments"] | {k: v for k, v in now.items() if v is not None}
-    target = {"_target_": f"{kind.__module__}.{kind.__name__}"}
     try:
-        check_arguments(OmegaConf.create({"dataset": target | saved["arguments"]}))
+        check_call(kind, saved["arguments"], kind.__name__, "dataset.")
     except XRayError as error:
         raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
-    check_arguments(OmegaConf.create({"dataset": target | arguments}))
+    check_call(kind, arguments, kind.__name__, "dataset.")
     try:
         data = kind(**arguments | {"augment": None, "on_bad_image": "skip"})  # a bad test image is missed below
-    except TypeError as error:
+    except XRayError:
+        raise
+    except Exception as error:  # see load_classifier
         raise XRayError(f"The checkpoint's data do not fit this version's {kind.__name__}: {error}") from error
     data.scored, data.known_test, data.leaked = side, saved["images"][side], saved["leaked"]
     return data
@@ -129,8 +162,9 @@ def _own_class(module: object, name: object, base: type[T], package: str) -> typ
     if str(module).startswith(package):
         try:
             kind = getattr(import_module(str(module)), str(name), None)
-        except ModuleNotFoundError:
+        except (ImportError, ValueError):
             kind = None
         if isinstance(kind, type) and issubclass(kind, base):
             return kind
-    raise XRayError(f"The checkpoint asks for {module}.{name}, which is no {base.__name__} in {package}*.")
+    asked = f"{module}.{name}"[:200]
+    raise XRayError(f"The checkpoint asks for {asked}, which is no {base.__name__} in {package}*.")

@@ -4,7 +4,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from xray_lightning.data.augment import CropRotateJitter
 from xray_lightning.data.batches import Batch
+from xray_lightning.data.decode import LARGEST_SIDE
 from xray_lightning.data.pixels import Images
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.calibration import fit_temperature, temper
@@ -39,9 +40,11 @@ class XRayClassifier(LightningModule, ABC):
     partial constructors; a model that only predicts needs neither.
     """
 
+    goes_on: ClassVar[bool] = True  # training may be stopped after any epoch and gone on with from its checkpoint
     mean: Tensor
     std: Tensor
     class_weights: Tensor | None
+    not_saved: ClassVar[Sequence[str]] = TRAINING_ONLY  # arguments that no checkpoint has
 
     def __init__(
         self,
@@ -60,6 +63,10 @@ class XRayClassifier(LightningModule, ABC):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise XRayError(f"model.label_smoothing={label_smoothing} is not valid. Give a share from 0 to 1.")
+        if odd := [text for text in (name, *class_names) if not text or not text.isprintable()]:
+            raise XRayError(f"{odd[0]!r} cannot name a model or a class: use letters that can be printed.")
+        if not 1 <= image_size <= LARGEST_SIDE:
+            raise XRayError(f"model.image_size={image_size} is not valid. Give 1 to {LARGEST_SIDE} pixels.")
         if mixup != 0 and not LEAST_MIXUP <= mixup < math.inf:
             raise XRayError(f"model.mixup={mixup} is not valid. Give 0 for none, or {LEAST_MIXUP} or more.")
         self.name = name
@@ -111,6 +118,10 @@ class XRayClassifier(LightningModule, ABC):
     def prepare_training(self, source: ImageSource, rows: np.ndarray, augment: CropRotateJitter | None) -> Images:
         """As `prepare_inputs`, for training; or several augmented versions, all N rows of one after the other."""
         return self.prepare_inputs(source, rows)
+
+    def backbone_digest(self) -> str | None:
+        """Names the weights that came from elsewhere and stay as they are; None: all are trained."""
+        return None
 
     def attribution(self) -> tuple[nn.Module, nn.Module] | None:
         """The network from `normalise`d images to logits (B, classes), and the layer of it whose output (B, C, H, W)

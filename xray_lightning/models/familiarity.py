@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xray_lightning.data.pixels import Images
+from xray_lightning.errors import XRayError
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.models.head import floored
 
@@ -57,8 +58,13 @@ class Familiarity:
         return fitted
 
     def distance(self, features: Tensor) -> Tensor:
-        """(B, D) -> (B,), a root mean square: 1 is what training images have on average."""
+        """(B, D) -> (B,), a root mean square: 1 is what training images have on average.
+
+        Raises XRayError for features that are not as wide as the training images' were.
+        """
         own = self.state
+        if features.shape[1] != len(own["mean"]):
+            raise XRayError("The checkpoint is damaged: its familiarity is of other features than its network has.")
         scaled = (features.float().cpu() - own["mean"]) / own["std"]
         along = scaled @ own["directions"]
         left = (scaled.square().sum(dim=1) - along.square().sum(dim=1)).clamp_min(0)

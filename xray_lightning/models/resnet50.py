@@ -39,6 +39,8 @@ class FrozenResNet50Classifier(XRayClassifier):
     is linear, or has one layer of `hidden` units; `standardise` scales features by their statistics in training.
     """
 
+    not_saved = (*TRAINING_ONLY, "weights", "fallback", "views")
+
     def __init__(
         self,
         weights: str = RANDOM,
@@ -53,7 +55,7 @@ class FrozenResNet50Classifier(XRayClassifier):
         **shared: Any,
     ) -> None:
         super().__init__(mean=IMAGENET_MEAN, std=IMAGENET_STD, **shared)
-        self.save_hyperparameters(ignore=[*TRAINING_ONLY, "weights", "fallback", "views"], logger=False)
+        self.save_hyperparameters(ignore=self.not_saved, logger=False)
         for key, share in (("dropout", dropout), ("feature_dropout", feature_dropout)):
             if not 0 <= share < 1:
                 raise XRayError(f"model.{key}={share} is not valid. Give a share from 0 to below 1.")

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
-from xray_lightning.errors import XRayError, did_you_mean, why_unreadable
+from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.models.plain import Unreadable, read_plain
 
 log = logging.getLogger(__name__)
 RANDOM = "random"
@@ -63,7 +65,12 @@ def _state_dict(weights: str) -> Mapping[str, Tensor]:
         )
     try:
         with _timeout():
-            return ResNet50_Weights[weights].get_state_dict(progress=False, check_hash=True)
+            return ResNet50_Weights[weights].get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except UnpicklingError as error:
+        raise XRayError(
+            f"The downloaded ResNet50 weights {weights} hold more than tensors, so they are not torchvision's. Remove "
+            f"the file from {torch.hub.get_dir()}/checkpoints, and run this again."
+        ) from error
     except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the download has a wrong hash
         raise WeightsUnavailable(
             f"The ResNet50 weights {weights} could not be downloaded ({error}).\n"
@@ -76,13 +83,12 @@ def _state_dict(weights: str) -> Mapping[str, Tensor]:
 def _read(file: Path, mtime: int, size: int) -> Mapping[str, Tensor]:
     """Once for all jobs of a sweep, as long as time and size of the file stay the same."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
-        reason = why_unreadable(error)
+        state = read_plain(file)
+    except Unreadable as problem:
         raise XRayError(
-            f"model.weights={file} cannot be read as a PyTorch state dict ({reason}). "
+            f"model.weights={file} cannot be read as a PyTorch state dict ({problem}). "
             "Give a file that torch.save wrote from plain tensors."
-        ) from error
+        ) from problem
     if not isinstance(state, Mapping) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):

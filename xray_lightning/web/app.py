@@ -24,6 +24,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+LONGEST_NUMBER = 18  # digits of a length
 LONGEST_NAME = 255  # of a file, as file systems have it
 
 
@@ -85,7 +86,7 @@ def _from_own_page(request: Request) -> bool:
 async def _body(request: Request, most: int) -> bytes:
     """All of what is sent. Raises TooLarge as soon as it is more than `most` bytes, by its own word or by count."""
     declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > most:
+    if not declared.isdecimal() or len(declared) > LONGEST_NUMBER or int(declared) > most:
         raise TooLarge
     content = bytearray()
     async for part in request.stream():

@@ -1,16 +1,20 @@
-"""report.html in headless Chromium: it opens from disk alone, sorts, fits, and can be read in both themes."""
+"""report.html in headless Chromium: it opens from disk alone, sorts, fits, and can be read in both themes; that of two
+stages too, which has the same parts."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xray_lightning.evaluation.report.page import write_report
 
-from .conftest import Maker, finished_sweep
+from ..cascades import cascade_content
+from .conftest import Maker, finished_sweep, save_png
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what playwright's own imports deprecate is not ours
@@ -219,3 +223,22 @@ def test_on_paper_every_run_is_shown_on_white(page: Any) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("[...document.querySelectorAll('details.run')].every(d => d.open)")
     assert not page.locator("#theme").is_visible()
+
+
+def test_the_page_of_two_stages_opens_fits_and_can_be_read(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "cascade.json").write_text(json.dumps(cascade_content()))
+    save_png(tmp_path / "figures" / "sweep_unseen.png")
+    page.goto(write_report(tmp_path).as_uri())
+    for width, scheme in ((360, "dark"), (1280, "light")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = page.evaluate(CONTRASTS)
+        assert len(found) > 300 and [text for contrast, text in found if contrast < 4.5] == []
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1])")
+    assert levels.count(1) == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+    targets = page.evaluate("[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))")
+    assert len(targets) == 8 and all(targets)
+    page.locator(".enlarge").click()
+    assert page.locator("dialog img").is_visible()
+    assert page.complaints == [] and all(url.startswith(("file:", "data:")) for url in page.seen)

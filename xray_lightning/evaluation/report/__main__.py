@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m xray_lightning.evaluation.report",
         description="Writes report.html of runs and sweeps again, with a run's MODEL_CARD.md and a sweep's tables.",
     )
-    parser.add_argument("folder", nargs="+", type=Path, help="a run folder, or a sweep's: outputs/sweeps/<name>")
+    parser.add_argument(
+        "folder", nargs="+", type=Path, help="a run folder, also of two stages, or a sweep's: outputs/sweeps/<name>"
+    )
     status = 0
     for folder in parser.parse_args(arguments).folder:
         try:

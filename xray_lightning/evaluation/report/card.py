@@ -5,24 +5,24 @@ https://doi.org/10.1148/ryai.2020200029) that apply.
 """
 
 import csv
-import re
 from collections import Counter
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from omegaconf import OmegaConf
 
 from xray_lightning.artifacts import atomic_write
 from xray_lightning.evaluation.report.card_facts import CLAIM, PUBLISHED, TORCHVISION
-from xray_lightning.evaluation.report.data import Run, read_run
+from xray_lightning.evaluation.report.data import Run, read_run, text_of
 from xray_lightning.evaluation.report.evidence_tables import POINTS
 from xray_lightning.evaluation.report.numbers import count, estimate, number, signed, with_interval
 from xray_lightning.evaluation.report.run_tables import METRIC_NAMES, PER_CLASS
 from xray_lightning.evaluation.report.tables import SPLITS
 from xray_lightning.evaluation.report.trust import promised, worsened
 from xray_lightning.evaluation.report.words import interval_method
+from xray_lightning.markdown import block, escaped
 
 OPTIONAL = (
     "groups",
@@ -53,7 +53,8 @@ def write_model_card(run_folder: Path) -> Path | None:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "md": markdown,
+        "md": escaped,
+        "block": block,
         "v": lambda found: with_interval(estimate(found)),
         "v3": lambda found: with_interval(estimate(found), 3),
     }
@@ -64,16 +65,10 @@ def write_model_card(run_folder: Path) -> Path | None:
     return run_folder / "MODEL_CARD.md"
 
 
-def markdown(name: object) -> str:
-    """A name as it is, on one line, whatever it means in Markdown."""
-    escaped = re.sub(r"[\\`*|<>\[\]~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", str(name))
-    return re.sub(r"\s+", " ", escaped)
-
-
 def _content(run: Run) -> dict[str, Any]:
     """What the template shows."""
     record: dict[str, Any] = {**dict.fromkeys(OPTIONAL), **run.record}
-    settings = _settings(run)
+    settings = run.status.get("settings") or {}  # the configuration, resolved on the machine it ran on
     dataset, model = settings.get("dataset") or {}, settings.get("model") or {}
     return {
         "run": run,
@@ -97,12 +92,6 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def _settings(run: Run) -> Mapping[str, Any]:
-    """The run's configuration, with what status.json holds of it resolved on the machine it ran on."""
-    config: Any = OmegaConf.to_container(OmegaConf.create(run.config or "{}"), resolve=False)
-    return {**config, **(run.status.get("settings") or {})}
-
-
 def _weights(model: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     weights = str(model.get("weights") or "")
     if "random backbone" in (record.get("notes") or []):
@@ -111,15 +100,16 @@ def _weights(model: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         return "trained from scratch, from a random start"
     if weights.startswith("IMAGENET1K"):
         return TORCHVISION.format(weights=weights)
-    return f"the state dict {markdown(Path(weights).name)}; its source and licence are not recorded in this run"
+    return f"the state dict {escaped(Path(weights).name)}; its source and licence are not recorded in this run"
 
 
 def _catalog(path: Path) -> list[dict[str, Any]]:
     """Of each split: images, groups, images whose patient is known, and sources. Empty where there is no catalog."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
+        rows = list(csv.DictReader(StringIO(text_of(path), newline=""), restval=""))
+    except csv.Error:
+        return []
+    if not rows or not rows[0].keys() >= {"split", "group", "patient", "source"}:
         return []
     found = []
     for split in (s for s in SPLITS if any(row["split"] == s for row in rows)):

@@ -4,18 +4,21 @@ import base64
 import csv
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from xray_lightning.artifacts import read_json
+from xray_lightning.data.decode import MOST_PIXELS, read_bytes
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.runs import gather
+from xray_lightning.evaluation.stored import Record, Status, what_is_wrong
 from xray_lightning.evaluation.table import Row
 from xray_lightning.status import DONE, FAILED
 
@@ -31,6 +34,7 @@ ORDER = [
     "most_wrong",
     "least_certain",
 ]
+NOT_SHOWN = ("command", "overrides", "folder", "variables", "installed")  # of the environment
 IMAGES = {"train": "training images", "val": "validation images", "test": "test images"}
 Comparison = dict[str, str]
 EnsembleLine = dict[str, str]
@@ -55,7 +59,8 @@ class Run:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        return read_json(self.folder / "status.json") or {}
+        status = read_json(self.folder / "status.json") or {}
+        return {} if what_is_wrong(Status, status) else status
 
     @cached_property
     def config(self) -> str:
@@ -67,15 +72,17 @@ class Run:
         return self.record.get("environment") or {}
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What of the environment readers are shown, a line a fact; metrics.json has all of it, and where it lay."""
+        return environment_lines(self.environment)
+
+    @property
     def commands(self) -> dict[str, str]:
         """What repeats it. Of a sweep's job: the whole sweep, and this job alone by its overrides."""
         command = self.environment.get("command") or ""
         if " -m " not in command and " --multirun " not in command:
             return {"The command": command} if command else {}
-        given: Any = OmegaConf.to_container(
-            OmegaConf.create(text_of(self.folder / ".hydra" / "overrides.yaml") or "[]")
-        )
-        overrides = [str(o) for o in given if not str(o).startswith("sweep=")]
+        overrides = [o for o in _listed(self.folder / ".hydra" / "overrides.yaml") if not o.startswith("sweep=")]
         script = command.split(" -m ")[0].split(" --multirun ")[0]
         return {"The sweep it was part of": command, "This run alone": f"{script} {shlex.join(overrides)}".strip()}
 
@@ -91,7 +98,19 @@ def side_of(records: Sequence[Mapping[str, Any]]) -> str:
     return "test" if images_of(records) == IMAGES["test"] else "these images"
 
 
+def _listed(file: Path) -> list[str]:
+    """The texts of a YAML list; none where the file is anything else. Safe YAML builds no objects, and what is
+    repeated by an alias is not unfolded."""
+    try:
+        content = yaml.safe_load(text_of(file))
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return []
+    return [text for text in content if isinstance(text, str)] if isinstance(content, list) else []
+
+
 def text_of(file: Path) -> str:
+    if not file.is_file():  # opening a pipe would wait forever
+        return ""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -100,10 +119,12 @@ def text_of(file: Path) -> str:
 
 def read_run(folder: Path) -> Run:
     """Raises XRayError where its metrics.json is broken."""
-    record = read_json(folder / "metrics.json")
-    if record is None or not record.keys() >= {"dataset", "model", "seed", "n", "metrics", "classes"}:
-        raise XRayError(f"{folder / 'metrics.json'} is broken. Run its experiment again.")
+    record = read_json(folder / "metrics.json") or {}
+    if problem := what_is_wrong(Record, record):
+        raise XRayError(f"{folder / 'metrics.json'} is broken ({problem}). Run its experiment again.")
     status = read_json(folder / "status.json") or {}
+    if what_is_wrong(Status, status):
+        status = {}
     # The run itself has its report written while it is still running; scored it is all the same.
     state = FAILED if status.get("state") == FAILED else DONE
     row = Row(
@@ -133,33 +154,54 @@ def read_sweep(folder: Path) -> list[Run]:
 
 def read_comparisons(folder: Path) -> list[Comparison]:
     """The lines of comparisons.csv; none where runs were not compared."""
-    return _lines(folder / "comparisons.csv")
+    return _lines(folder / "comparisons.csv", ["dataset", "a", "b"])
 
 
 def read_ensembles(folder: Path) -> list[EnsembleLine]:
     """The lines of ensembles.csv; none where no seeds were averaged."""
-    return _lines(folder / "ensembles.csv")
+    return _lines(folder / "ensembles.csv", ["dataset", "model", "seeds", "n"])
 
 
-def _lines(file: Path) -> list[dict[str, str]]:
+def _lines(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
-        with file.open(encoding="utf-8", errors="replace", newline="") as content:
-            return list(csv.DictReader(content))
-    except OSError:
+        lines = list(csv.DictReader(StringIO(text_of(file), newline=""), restval=""))
+    except csv.Error:
         return []
+    return lines if lines and lines[0].keys() >= {*needed} else []
 
 
 def figure_files(folder: Path) -> list[Path]:
     """The folder's PNG figures: those of every run in a reader's order, then the others by name."""
-    found = list((folder / "figures").glob("*.png"))
+    found = [file for file in (folder / "figures").glob("*.png") if _is_picture(file)]
     return sorted(found, key=lambda f: (ORDER.index(f.stem) if f.stem in ORDER else len(ORDER), f.name))
+
+
+def _is_picture(file: Path) -> bool:
+    """Whether it is a PNG of a size that a figure can have; anything else that bears the name is left out."""
+    try:
+        with Image.open(BytesIO(read_bytes(file)), formats=["PNG"]) as image:
+            return image.width * image.height <= MOST_PIXELS
+    except Exception:  # of a damaged header Pillow raises whatever it stumbles over
+        return False
 
 
 def embedded(figure: Path) -> str:
     """The picture as a data URI; large ones, of radiographs, as WebP at a tenth of the size."""
     content, kind = figure.read_bytes(), "png"
     if len(content) > LARGE:
-        with Image.open(figure) as image, BytesIO() as small:
+        with suppress(OSError, ValueError, SyntaxError), Image.open(figure, formats=["PNG"]) as image:
+            small = BytesIO()  # a damaged picture stays as it is
             image.convert("RGB").save(small, "WEBP", quality=85)
             content, kind = small.getvalue(), "webp"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def environment_lines(found: Mapping[str, Any]) -> dict[str, str]:
+    """What readers are shown of a result's environment, a line a fact."""
+    told = {}
+    for key, value in found.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        text = ", ".join(f"{name} {part}".strip() for name, part in parts.items() if part is not None)
+        if key not in NOT_SHOWN and text:
+            told[key.replace("_", " ")] = text
+    return told

@@ -24,6 +24,14 @@ def estimate(found: Any) -> Estimate:
     return Estimate(found)
 
 
+def as_number(text: str | None) -> float | None:
+    """A cell of a CSV; None of one that is empty or no number."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
 def number(value: float | None, digits: int = 4) -> str:
     return NONE if value is None else f"{value:.{digits}f}".replace("-", "−")
 
@@ -70,3 +78,13 @@ def duration(seconds: float | None) -> str:
 def listed(parts: list[str]) -> str:
     """Parts of a sentence, with "and" before the last."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def percent(found: Estimate) -> str:
+    """A share as a percentage, with its interval."""
+    if found.value is None:
+        return NONE
+    ends = (
+        f" ({100 * found.low:.1f}–{100 * found.high:.1f} %)" if found.low is not None and found.high is not None else ""
+    )
+    return f"{100 * found.value:.1f} %{ends}"

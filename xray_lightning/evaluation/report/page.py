@@ -1,10 +1,12 @@
-"""report.html of a run or of a sweep: one file that opens from disk, made from the files in the folder alone.
+"""report.html of a run, a two-stage system or a sweep: one file that opens from disk, made from a folder's files alone.
 
 python -m xray_lightning.evaluation.report outputs/sweeps/<name>
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +17,7 @@ from markupsafe import Markup, escape
 from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.report import captions, evidence_tables, run_tables, tables, words
+from xray_lightning.evaluation.report.cascade import cascade_page
 from xray_lightning.evaluation.report.data import (
     Comparison,
     EnsembleLine,
@@ -35,11 +38,15 @@ INTERVAL = re.compile(r"\(?−?\d+\.\d+(?:–| to )−?\d+\.\d+\)?")
 
 
 def write_report(folder: Path) -> Path:
-    """Writes report.html of a run folder (metrics.json) or a sweep folder (runs with status.json) and says where.
+    """Writes report.html of a run folder (metrics.json), of a two-stage system (cascade.json) or of a sweep folder
+    (runs with status.json), and says where.
 
-    Raises XRayError where the folder is neither.
+    Raises XRayError where the folder is none of them.
     """
-    if (folder / "metrics.json").exists():
+    template = "page.html.j2"
+    if (folder / "cascade.json").exists():
+        page, template = cascade_page(folder), "cascade.html.j2"
+    elif (folder / "metrics.json").exists():
         page = _page(folder, [read_run(folder)], [], [], is_sweep=False)
     elif any(folder.glob("*/status.json")):
         page = _page(folder, read_sweep(folder), read_comparisons(folder), read_ensembles(folder), is_sweep=True)
@@ -53,7 +60,9 @@ def write_report(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    html = environment.get_template("page.html.j2").render(page)
+    script = environment.get_template("page.js").render()
+    digest = b64encode(sha256(script.encode()).digest()).decode()  # the browser runs this script and no other
+    html = environment.get_template(template).render(page, script=Markup(script), script_digest=digest)
     with atomic_write(folder / "report.html", "wb") as file:
         file.write(html.encode("utf-8", "replace"))  # names of files may hold what is no Unicode
     return folder / "report.html"
@@ -72,7 +81,7 @@ def _refusal(folder: Path) -> str:
         reason = f": {status['error']}" if status.get("error") else ""
         return f"{folder} is a run without a score, {status.get('state', 'broken')}{reason}. Run it again."
     return (
-        f"{folder} holds neither a run (metrics.json) nor the runs of a sweep (<run>/status.json). "
+        f"{folder} holds neither a run (metrics.json, or cascade.json) nor the runs of a sweep (<run>/status.json). "
         "Give the folder of one, such as outputs/sweeps/<name>."
     )
 
@@ -97,7 +106,7 @@ def _page(
         "is_sweep": is_sweep,
         "side": side_of([run.record for run in done]),
         "embeds": embeds,
-        "when": words.when(runs),
+        "when": words.when([run.status for run in runs]),
         "summary": words.summary(runs, comparisons),
         "facts": words.facts(runs),
         "method": next((m for run in done if (m := words.interval_method(run.record))), ""),
@@ -158,14 +167,5 @@ def _section(run: Run, is_sweep: bool, embeds: bool) -> dict[str, Any]:
         "audit": words.audited(record),
         "bad": bad[:BAD_SHOWN],
         "more_bad": max(0, len(bad) - BAD_SHOWN),
-        "environment": _environment(run.environment),
+        "environment": run.facts,
     }
-
-
-def _environment(found: dict[str, Any]) -> dict[str, str]:
-    """A line a fact; package versions in one."""
-    told = {}
-    for key, value in found.items():
-        if key != "command" and value is not None:
-            told[key] = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    return told

@@ -10,6 +10,7 @@ from xray_lightning.evaluation.report.data import Comparison, EnsembleLine, Run,
 from xray_lightning.evaluation.report.numbers import (
     NONE,
     Estimate,
+    as_number,
     duration,
     estimate,
     interval,
@@ -131,7 +132,7 @@ def ensembles_table(ensembles: Sequence[EnsembleLine]) -> Table:
     lines = []
     for found in ensembles:
         about = " · ".join(part for part in (found["dataset"], found.get("setting")) if part)
-        counts = [Cell(found[name], key=_float(found[name])) for name in ("seeds", "n")]
+        counts = [Cell(found[name], key=as_number(found[name])) for name in ("seeds", "n")]
         scores = [measured(_estimate(found, name, ("", "_low", "_high"))._asdict()) for name in OF_ENSEMBLES]
         lines.append(Line([Cell(found["model"], about, f"{about} · {found['model']}"), *counts, *scores]))
     caption = f"{ENSEMBLE_LEGEND} Below each value is its 95 % interval. Of log-loss, lower is better."
@@ -163,16 +164,9 @@ def comparisons_table(comparisons: Sequence[Comparison], names: Mapping[str, str
 
 def _estimate(found: Mapping[str, str], metric: str, ends: Sequence[str]) -> Estimate:
     """From the columns named after the metric and each of value, low and high."""
-    return Estimate(*(_float(found.get(f"{metric}{end}")) for end in ends))
+    return Estimate(*(as_number(found.get(f"{metric}{end}")) for end in ends))
 
 
 def _p(found: Comparison, column: str) -> Cell:
-    p = _float(found.get(column))
+    p = as_number(found.get(column))
     return Cell(p_value(p), key=p)
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

@@ -5,6 +5,7 @@ from typing import Any
 
 from xray_lightning.evaluation.report.data import IMAGES, Comparison, Run
 from xray_lightning.evaluation.report.numbers import (
+    as_number,
     count,
     equals,
     estimate,
@@ -78,16 +79,16 @@ def _differences(compared: Sequence[Comparison]) -> Iterator[str]:
     if len(compared) == 1:
         parts = []
         for metric, column in tests.items():
-            difference, p = compared[0].get(f"{metric}_difference"), compared[0].get(column)
-            if difference and p:
-                size = signed(float(difference)).lstrip("+−")
-                parts.append(f"by {size} in {shown[metric]} ({equals(float(p))})")
+            difference, p = (as_number(compared[0].get(name)) for name in (f"{metric}_difference", column))
+            if difference is not None and p is not None:
+                size = signed(difference).lstrip("+−")
+                parts.append(f"by {size} in {shown[metric]} ({equals(p)})")
         if parts:
             yield f"The two differ {listed(parts)}."
     elif compared:
         parts = []
         for metric, column in tests.items():
-            n = sum(1 for c in compared if c.get(column) and float(c[column]) < SIGNIFICANT)
+            n = sum(1 for c in compared if (p := as_number(c.get(column))) is not None and p < SIGNIFICANT)
             parts.append(f"{n} in {shown[metric]}")
         yield f"Of {len(compared)} pairs, {listed(parts)} differ at p < {SIGNIFICANT} after Holm's correction."
 
@@ -113,9 +114,10 @@ def _seen(seen: Mapping[str, int], n: int) -> str:
     )
 
 
-def when(runs: Sequence[Run]) -> str:
-    started = min((run.status["started"] for run in runs if run.status.get("started")), default="")
-    ended = max((run.status["ended"] for run in runs if run.status.get("ended")), default="")
+def when(statuses: Sequence[Mapping[str, Any]]) -> str:
+    """From the first start to the last end, by status.json."""
+    started = min((status["started"] for status in statuses if status.get("started")), default="")
+    ended = max((status["ended"] for status in statuses if status.get("ended")), default="")
     times = [moment[:16].replace("T", " ") for moment in (started, ended) if moment]
     if len(times) == 2 and times[0][:10] == times[1][:10]:
         times[1] = times[1][11:]

@@ -1,0 +1,1 @@
+"""Two runs, or two sweeps, and what differs between them: python -m xray_lightning.compare."""

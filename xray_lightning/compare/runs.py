@@ -1,0 +1,90 @@
+"""Two run folders, or two sweep folders, compared. They are untrusted: nothing in them is executed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xray_lightning.artifacts import read_json
+from xray_lightning.compare.images import catalogs, predictions
+from xray_lightning.compare.part import Part, of_files, of_values
+from xray_lightning.compare.training import histories, weights
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.runs import read_run_folder
+from xray_lightning.evaluation.table import Row
+from xray_lightning.evaluation.versus import read_predictions
+
+ELSEWHERE = ("environment", "dataset", "model", "seed", "checkpoint")  # of a record: other parts tell
+CHECKPOINT = "checkpoints/best.ckpt"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The parts, first of what went into the runs, then of what came out; and why a run, by its own words, cannot be
+    repeated bit for bit."""
+
+    parts: list[Part]
+    unrepeatable: str | None
+
+    @property
+    def same(self) -> bool:
+        """Whether all results are, bit for bit."""
+        return not any(part.result and part.differences for part in self.parts)
+
+
+def compare_runs(a: Path, b: Path) -> Comparison:
+    """Raises XRayError for a folder without a finished run, and for a file that is broken."""
+    both = a, b
+    rows = [_done(folder) for folder in both]
+    records: list[Mapping[str, Any]] = [row.record or {} for row in rows]
+    settings = [(read_json(folder / "status.json") or {}).get("settings") for folder in both]
+    environments = [record.get("environment") for record in records]
+    scores = [{k: v for k, v in record.items() if k not in ELSEWHERE} for record in records]
+
+    def predicted() -> Any:
+        return predictions(*(read_predictions(folder, row) for folder, row in zip(both, rows, strict=True)))
+
+    parts = [
+        of_values("settings", "settings", *settings, result=False),
+        of_values("environment", "facts", *environments, result=False),
+        of_files("data", "images", both, "catalog.csv", lambda: catalogs(*_in(both, "catalog.csv")), result=False),
+        of_values("metrics", "values", *scores, result=True),
+        of_files("predictions", "images", both, "predictions.csv", predicted, result=True),
+        of_files("history", "epochs", both, "history.csv", lambda: histories(*_in(both, "history.csv")), result=True),
+        of_files("weights", "tensors", both, CHECKPOINT, lambda: weights(*_in(both, CHECKPOINT)), result=True),
+    ]
+    reasons = [e.get("repeatable_reason") for e in environments if isinstance(e, dict) and e.get("repeatable") is False]
+    return Comparison(parts, str(reasons[0]) if reasons else None)
+
+
+def compare_sweeps(a: Path, b: Path) -> dict[str, Comparison | str]:
+    """Each run by its name; or why it cannot be compared: it is in one sweep alone, not done, or broken."""
+    names = [{status.parent.name for status in folder.glob("*/status.json")} for folder in (a, b)]
+    found: dict[str, Comparison | str] = {}
+    for name in sorted(names[0] | names[1]):
+        try:
+            missing = [str(folder) for folder, has in zip((a, b), names, strict=True) if name not in has]
+            found[name] = f"not in {missing[0]}" if missing else compare_runs(a / name, b / name)
+        except XRayError as error:
+            found[name] = str(error)
+    return found
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether it holds runs rather than being one. Raises XRayError where it is neither."""
+    if (folder / "status.json").is_file():
+        return False
+    if any(folder.glob("*/status.json")):
+        return True
+    raise XRayError(f"{folder} is no folder of a run or a sweep. They lie in outputs/runs/ and outputs/sweeps/.")
+
+
+def _done(folder: Path) -> Row:
+    row = read_run_folder(folder)
+    if row.record is None:
+        raise XRayError(f"{folder} holds no finished run: {row.error or row.state}.")
+    return row
+
+
+def _in(folders: tuple[Path, Path], file: str) -> tuple[Path, Path]:
+    return folders[0] / file, folders[1] / file
