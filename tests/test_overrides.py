@@ -86,7 +86,27 @@ def test_whatever_else_is_swept_becomes_part_of_the_run_names(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("override", ["trainer=ddp", "trainer.devices=2", "run_name=same", "sweep=a,b"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer=ddp",
+        "trainer=cpu,ddp",
+        "trainer.devices=2",
+        "trainer.devices=1,2",
+        "trainer.devices=choice(1,auto)",
+        "+trainer.num_nodes=1,2",
+        "+trainer.strategy=ddp",
+        "+trainer.strategy=auto,ddp",
+        "run_name=same",
+        "sweep=a,b",
+    ],
+)
 def test_what_would_break_a_sweep_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(XRayError, match=r"sweep \(-m\)"):
         named(tmp_path, override)
+
+
+def test_a_sweep_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(XRayError, match=r"sweep \(-m\)"):
+        named(tmp_path, "seed=0,1")

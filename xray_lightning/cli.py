@@ -19,8 +19,9 @@ from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.console import legible
 from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, resume_overrides, sweep_overrides, swept_params
-from xray_lightning.status import alone
+from xray_lightning.overrides import check_overrides, resume_overrides, run_folder, sweep_overrides, swept_params
+from xray_lightning.processes import before_telling, count_processes, is_first, launch, rank, started
+from xray_lightning.status import alone, note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 
 log = logging.getLogger(__name__)
@@ -64,17 +65,32 @@ def _run(task: Task, config_name: str) -> int:
                     added, sweep_dir = sweep_overrides(cfg, swept)
                     sys.argv += added
                     held.enter_context(alone(sweep_dir, _ELSEWHERE.format(sweep_dir.name)))
-                elif cfg.get("resume"):
-                    sys.argv += resume_overrides(config_name, args.overrides)
+                else:
+                    goes_on = cfg.get("resume") and started() == 1  # several processes are told the folder
+                    added = resume_overrides(config_name, args.overrides) if goes_on else []
+                    overrides = [*args.overrides, *added]
+                    if (count := count_processes(cfg, overrides)) > 1:
+                        return _in_processes(count, run_folder(config_name, overrides))
+                    sys.argv += added
             job = _guarded(task, failures, multirun=args.multirun)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except XRayError as error:
+        before_telling(error)
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
         _wind_up(config_name, sweep_dir)
         return 128 + (received or [signal.SIGINT])[0]
     return 1 if failures or (sweep_dir is not None and failed_runs(sweep_dir)) else 0
+
+
+def _in_processes(count: int, folder: Path) -> int:
+    """Gives this command to so many processes, and says what became of them if they could not."""
+    status, reason = launch(count, folder)
+    if reason:
+        note_failure(folder, reason)
+        _complain(reason)
+    return status
 
 
 _ELSEWHERE = (
@@ -100,6 +116,8 @@ def _listen() -> list[int]:
 
 def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
     """Shows what an interrupted command has got so far, and how to go on."""
+    if not is_first():
+        return
     again = ""
     if sweep_dir is not None:
         with suppress(KeyboardInterrupt):  # of somebody who cannot wait
@@ -129,10 +147,12 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
     except SystemExit as error:  # Lightning's answer to Ctrl-C, which would end a sweep without a word
         raise KeyboardInterrupt from error
     except XRayError as error:
+        before_telling(error)
         asked = cfg.debug or os.environ.get("HYDRA_FULL_ERROR") == "1"
         log.error("%s failed: %s", cfg.run_name, error, exc_info=asked)
         failures.append(cfg.run_name)
-    except Exception:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
+    except Exception as error:  # a fault of the program: its traceback, now; the other jobs of a sweep go on
+        before_telling(error)
         if not multirun:
             raise
         log.exception("%s failed", cfg.run_name)
@@ -142,5 +162,6 @@ def _attempt(task: Task, cfg: DictConfig, failures: list[str], *, multirun: bool
 
 def _complain(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print("[bold red]Error:[/] ", end="")
+    who = "Error" if is_first() else f"Error in process {rank() + 1}"
+    console.print(f"[bold red]{who}:[/] ", end="")
     console.print(legible(message), markup=False)

@@ -1,7 +1,6 @@
 """What long work shows on the terminal: messages and progress bars, on one console so that they do not mix."""
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -10,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from xray_lightning.processes import is_first, rank
+
 T = TypeVar("T")
 
 
@@ -17,17 +18,23 @@ class ConsoleHandler(logging.Handler):
     """Prints messages whole, without folding, so that paths can be copied; errors go to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.ERROR and os.environ.get("LOCAL_RANK", "0") != "0":
-            return  # one process of a run on several devices speaks for all
         if record.levelno < logging.INFO and get_console().is_terminal:
             return  # the progress bar tells
         text = Text(legible(self.format(record)))
         if record.levelno >= logging.ERROR:
-            text = Text("Error: ", style="bold red").append(Text(str(text), style="default"))
+            who = "Error: " if is_first() else f"Error in process {rank() + 1}: "
+            text = Text(who, style="bold red").append(Text(str(text), style="default"))
             Console(stderr=True).print(text, soft_wrap=True)
         else:
             style = "yellow" if record.levelno >= logging.WARNING else ""
             get_console().print(text, style=style, soft_wrap=True)
+
+
+class FirstProcess(logging.Filter):
+    """Of a run on several devices, what the first process says, and errors of all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return is_first() or record.levelno >= logging.ERROR
 
 
 def printable(name: object) -> str:
@@ -50,5 +57,5 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Passes the items on, with a bar on terminals that counts them and tells the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = get_console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not (console.is_terminal and is_first())) as bar:
         yield from bar.track(items, total=total, description=description)

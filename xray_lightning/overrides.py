@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xray_lightning.config import CONF, dotted_keys, is_folder_name, slug
 from xray_lightning.errors import XRayError, did_you_mean
+from xray_lightning.processes import asks_for_several, started
 from xray_lightning.status import is_held, unfinished
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
@@ -155,6 +156,12 @@ def _choices(overrides: Sequence[str]) -> str:
     return ", ".join(o for o in overrides if _is_group(o)) or "the default groups"
 
 
+def run_folder(config_name: str, overrides: Sequence[str]) -> Path:
+    """Where the run of a command line that has been checked is to be written, now."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Path(compose(config_name, list(overrides), return_hydra_config=True).hydra.run.dir)
+
+
 def swept_params(config_name: str, overrides: Sequence[str]) -> list[str]:
     """The values that hydra.sweeper.params sweeps over, as overrides before those of the command line.
 
@@ -184,10 +191,11 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
         )
     if "trainer" not in cfg:
         raise XRayError("This command does one thing at a time: run it without -m, once for each value.")
-    if str(cfg.trainer.get("devices", 1)) != "1" or cfg.trainer.get("strategy"):
+    if started() > 1 or any(asks_for_several(trainer) for trainer in _trainers(cfg, parsed)):
         raise XRayError(
-            "A sweep (-m) runs each job on one device: trainer.devices and trainer.strategy cannot be set. "
-            "Run the jobs one by one, without -m, to spread each over several devices."
+            "A sweep (-m) runs each job on one device, in one process: trainer.devices, trainer.num_nodes and "
+            "trainer.strategy cannot be set, and srun or torchrun may start it once. Run the jobs one by one, without "
+            "-m, to spread each over several devices."
         )
     for override in parsed:
         if override.key_or_group == "run_name" or (override.key_or_group == "sweep" and override.is_sweep_override()):
@@ -239,6 +247,22 @@ def _quoted(text: str) -> str:
     escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # backslashes count before a quote alone
     trailing = len(text) - len(text.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"
+
+
+def _trainers(cfg: DictConfig, parsed: Sequence[Override]) -> Iterator[DictConfig]:
+    """The trainers that a sweep's jobs may get, as far as devices go."""
+    yield cfg.trainer
+    for override in parsed:
+        key = override.get_key_element().lstrip("+")
+        if override.is_sweep_override() and key == "trainer":
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                yield from (compose("train", [f"trainer={option}"]).trainer for option in _swept(override))
+        elif override.is_sweep_override() and key.startswith("trainer."):
+            yield from (OmegaConf.from_dotlist([f"{key}={value}"]).trainer for value in _swept(override))
+
+
+def _swept(override: Override) -> list[str]:
+    return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
 
 
 def _new_folder(parent: Path) -> Path:

@@ -1,13 +1,13 @@
 """One run: train(cfg) and test(cfg), which the scripts, the sweeps and the tests call."""
 
 import logging
+import os
 import shlex
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,13 +30,15 @@ from xray_lightning.loggers import build_logger
 from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.processes import first_alone, is_first, refuse_other_numbers, trainer_errors
 from xray_lightning.resume import SETTINGS, WholeFiles, left_off, settings_digest
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
 from xray_lightning.status import is_done, recorded, refuse_failed
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its device tables and product tips
+for package in ("pytorch", "fabric"):  # their device tables and product tips
+    logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
 # Lightning 2.6 calls PyTorch's pytree in a way that newer PyTorch announces to drop
 warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 # A frozen backbone is in eval mode on purpose
@@ -59,33 +61,36 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if _choice(cfg, "failed", ("again", "keep")) == "keep":
         refuse_failed(folder, settings)
     with recorded(folder, settings):
-        _clear(folder)
-        save_config(folder, cfg)
+        if is_first():
+            _clear(folder)
+            save_config(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
         trainer = _trainer(cfg, folder)
-        data: XRayDataModule = build(cfg.dataset, XRayDataModule)
-        if cfg.phantoms is not None:
-            build(cfg.phantoms)
-        set_up(data)
-        write_catalog(folder / "catalog.csv", data.rows, data.sides)
-        model = build(
-            cfg.model,
-            XRayClassifier,
-            class_names=data.class_names,
-            image_size=data.image_size,
-            class_weights=data.class_weights(),
-        )
-        model.card |= {
-            "data": data_card(plain(cfg.dataset), data),
-            "precision": str(trainer.precision),
-            SETTINGS: settings_digest(settings),
-        }
-        prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
+        with first_alone(trainer):
+            data: XRayDataModule = build(cfg.dataset, XRayDataModule)
+            if cfg.phantoms is not None:
+                build(cfg.phantoms)
+            set_up(data)
+            if is_first():
+                write_catalog(folder / "catalog.csv", data.rows, data.sides)
+            model = build(
+                cfg.model,
+                XRayClassifier,
+                class_names=data.class_names,
+                image_size=data.image_size,
+                class_weights=data.class_weights(),
+            )
+            model.card |= {
+                "data": data_card(plain(cfg.dataset), data),
+                "precision": str(trainer.precision),
+                SETTINGS: settings_digest(settings),
+            }
+            prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
         _fit(trainer, model, data, left_off(folder, model))
-        log_examples(trainer, data)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
+            log_examples(trainer, data)
             remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
     if trainer.is_global_zero:
@@ -101,14 +106,16 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
-        _clear(folder)
-        save_config(folder, cfg)
+        if is_first():
+            _clear(folder)
+            save_config(folder, cfg)
         model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
-        data = own_images(cfg, model) if own else other_images(cfg, model)
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))
-        seen = None if own else images_seen(model, data)
-        prepare_inputs(model, data, trainer, [TEST])
+        with first_alone(trainer):
+            data = own_images(cfg, model) if own else other_images(cfg, model)
+            seen = None if own else images_seen(model, data)
+            prepare_inputs(model, data, trainer, [TEST])
         judged = judge(model, data, trainer, folder, split=cfg.split, seen=seen, checkpoint=str(cfg.ckpt))
     if trainer.is_global_zero:
         _show(judged, model, data, trainer, folder, figures=cfg.figures)
@@ -153,12 +160,13 @@ def _same_start(seed: int) -> None:
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.benchmark = False
-    seed_everything(seed, workers=True, verbose=False)
+    seed_everything(seed, verbose=False)
+    del os.environ["PL_GLOBAL_SEED"]  # by which Lightning would seed again, but only where there are several processes
 
 
 def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     logger = build_logger(cfg.get("logger"))
-    try:
+    with trainer_errors():
         callbacks = [build(c, Callback) for c in (cfg.get("callbacks") or {}).values() if c is not None]
         if "model" in cfg:
             callbacks.append(History(folder / "history.csv"))
@@ -171,16 +179,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
             plugins=[WholeFiles()],
             **fixed,
         )
-    except XRayError:
-        raise
-    except Exception as error:  # Hydra wraps what the constructors of parts raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, MisconfigurationException | TypeError | ValueError | RuntimeError):
-            raise
-        raise XRayError(
-            f"The trainer cannot be set up: {cause}\n"
-            "Choose a device and precision that this machine has, such as trainer=auto or trainer=cpu."
-        ) from error
+    refuse_other_numbers(trainer, cfg)
     if str(trainer.precision) not in AUTOCAST:
         raise XRayError(
             f"trainer.precision={trainer.precision} is not supported: weights are kept in float32. Give one of "

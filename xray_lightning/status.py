@@ -1,7 +1,6 @@
 """status.json: how a run stands, so that a sweep knows what is left to do."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from xray_lightning.artifacts import read_json, write_json
 from xray_lightning.errors import XRayError
+from xray_lightning.processes import is_first
 
 log = logging.getLogger(__name__)
 RUNNING, DONE, FAILED = "running", "done", "failed"
@@ -26,7 +26,7 @@ def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
 
     The seconds are of all attempts with these settings. Raises XRayError where another process is at the same run.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of one run on several devices
+    if not is_first():  # another process of one run on several devices
         yield
         return
     with alone(folder, f"{folder} is being run by another process. Wait for it, or stop it first."):
@@ -110,6 +110,12 @@ def refuse_failed(folder: Path, settings: Mapping[str, Any]) -> None:
     status = read_json(folder / "status.json") or {}
     if status.get("state") == FAILED and status.get("error") != INTERRUPTED and not _differing(status, settings):
         raise XRayError(f"It failed before ({status.get('error')}), and failed=keep leaves it so.")
+
+
+def note_failure(folder: Path, reason: str) -> None:
+    """Writes why a run failed whose own processes could not, or did not know."""
+    if status := read_json(folder / "status.json"):
+        write_json(folder / "status.json", status | {"state": FAILED, "ended": _now(), "error": reason})
 
 
 def is_done(folder: Path, settings: Mapping[str, Any]) -> bool:

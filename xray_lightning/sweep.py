@@ -1,7 +1,6 @@
 """A sweep's results, gathered from its run folders after every job, in whatever order and place they ran."""
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 from xray_lightning.artifacts import read_json
 from xray_lightning.evaluation.runs import gather, read_run_folder
 from xray_lightning.evaluation.table import Row, show_results, write_results
+from xray_lightning.processes import is_first
 from xray_lightning.status import FAILED
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class SweepCallback(Callback):
         from xray_lightning.evaluation.promises import show_promises
 
         folder = Path(config.hydra.runtime.output_dir)
-        if os.environ.get("LOCAL_RANK", "0") == "0" and read_json(folder / "metrics.json"):
+        if is_first() and read_json(folder / "metrics.json"):
             show_results([read_run_folder(folder)], folder)
             show_promises(read_json(folder / "metrics.json") or {})
 

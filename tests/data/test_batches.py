@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xray_lightning.data import batches as module
-from xray_lightning.data.batches import BatchLoader, RowSampler
+from xray_lightning.data.batches import BatchLoader, RowSampler, share
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.data.examine import digest_of
 from xray_lightning.data.pixels import ImageFiles, PixelPlan, load_pixels
@@ -17,11 +19,11 @@ from xray_lightning.data.pixels import ImageFiles, PixelPlan, load_pixels
 ROWS = np.array([3, 5, 8, 9, 12, 20, 21, 22, 30, 31, 40])
 
 
-def loader(sampler: RowSampler, batch_size: int = 4) -> BatchLoader:
+def loader(sampler: RowSampler, batch_size: int = 4, **place: int) -> BatchLoader:
     """Over images whose every pixel is their row number, with the row number as label."""
     numbers = np.arange(50)
     images = np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (50, 1, 6, 6)).copy()
-    return BatchLoader(images, numbers, sampler, batch_size)
+    return BatchLoader(images, numbers, sampler, batch_size, **place)
 
 
 def drawn(batches: BatchLoader) -> list[int]:
@@ -146,33 +148,30 @@ def test_versions_leave_the_order_of_the_rows_as_it_is() -> None:
     np.testing.assert_array_equal(one.everything(), ROWS)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4, 11])
-def test_in_evaluation_processes_share_all_rows_without_overlap(world: int) -> None:
-    parts = [loader(RowSampler(ROWS, rank=rank, world=world)) for rank in range(world)]
-    found = [drawn(part) for part in parts]
-    assert sorted(chain(*found)) == ROWS.tolist()
-    assert [len(part) for part in parts] == [len(list(part)) for part in parts]
+@given(size=st.integers(0, 40), world=st.integers(1, 9))
+def test_processes_share_a_batch_in_pairs_of_mirror_images(size: int, world: int) -> None:
+    parts = [share(size, rank, world).tolist() for rank in range(world)]
+    assert sorted(chain(*parts)) == list(range(size))
+    for part in parts:
+        assert [size - 1 - position for position in reversed(part)] == part  # mixup reverses what a process holds
+    assert max(map(len, parts)) - min(map(len, parts)) <= 2
 
 
+@pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("weights", [None, np.linspace(1, 2, len(ROWS))])
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_in_training_every_process_takes_as_many_rows(world: int, weights: np.ndarray | None) -> None:
-    parts = [loader(RowSampler(ROWS, seed=5, weights=weights, rank=rank, world=world)) for rank in range(world)]
-    found = [drawn(part) for part in parts]
-    assert {len(rows) for rows in found} == {len(ROWS) // world}
-    assert {len(part) for part in parts} == {len(list(parts[0]))}
-    if weights is None:
-        assert len(set(chain(*found))) == world * (len(ROWS) // world)
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 11])
+def test_processes_share_the_batches_of_one(world: int, weights: np.ndarray | None, seed: int | None) -> None:
+    def batches(rank: int, world: int) -> list[set[int]]:
+        sampler = RowSampler(ROWS, seed=seed, weights=weights)
+        sampler.set_epoch(2)
+        part = loader(sampler, rank=rank, world=world)
+        found = [set(labels.tolist()) for _, labels in part]
+        assert len(part) == len(found)
+        return found
 
-
-def test_rows_left_over_in_training_change_with_the_epoch() -> None:
-    seen = set()
-    for epoch in range(12):
-        for rank in range(2):
-            sampler = RowSampler(ROWS, seed=0, rank=rank, world=2)
-            sampler.set_epoch(epoch)
-            seen |= set(drawn(loader(sampler)))
-    assert seen == set(ROWS.tolist())
+    shared = zip(*(batches(rank, world) for rank in range(world)), strict=True)
+    assert [set().union(*parts) for parts in shared] == batches(0, 1)
+    assert [len(share(3, rank, 2)) for rank in range(2)] == [2, 1]  # of the last batch, of which nothing is left out
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xray_lightning.data import batches as batches_module
 from xray_lightning.data import delivery as module
-from xray_lightning.data.batches import BatchLoader, RowReader, RowSampler
+from xray_lightning.data.batches import BatchLoader, RowReader, RowSampler, shares
 from xray_lightning.data.delivery import AHEAD, Batch, deliver, free_memory, mapped, on_device, resident, streamed
 
 CPU, META = torch.device("cpu"), torch.device("meta")  # meta tensors have shapes and no values
@@ -83,8 +83,7 @@ def samplers(draw: st.DrawFn) -> RowSampler:
     rows = np.array(draw(st.lists(st.integers(0, 59), max_size=25)), dtype=np.int64)
     seed = draw(st.none() | st.integers(0, 9))
     weights = np.linspace(1, 3, len(rows)) if seed is not None and len(rows) and draw(st.booleans()) else None
-    world = draw(st.integers(1, 3))
-    return RowSampler(rows, seed=seed, weights=weights, rank=draw(st.integers(0, world - 1)), world=world)
+    return RowSampler(rows, seed=seed, weights=weights)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -95,10 +94,18 @@ def samplers(draw: st.DrawFn) -> RowSampler:
     dtype=st.sampled_from([np.uint8, np.float16, np.float32]),
     shape=st.sampled_from([(), (5,), (1, 3, 3)]),
     size=st.integers(1, 9),
+    place=st.integers(1, 3).flatmap(lambda world: st.tuples(st.integers(0, world - 1), st.just(world))),
     piece=st.integers(1, 200),
 )
 def test_all_ways_give_the_same_batches(
-    device: torch.device, sampler: RowSampler, views: int, dtype: type, shape: tuple[int, ...], size: int, piece: int
+    device: torch.device,
+    sampler: RowSampler,
+    views: int,
+    dtype: type,
+    shape: tuple[int, ...],
+    size: int,
+    place: tuple[int, int],
+    piece: int,
 ) -> None:
     inputs = np.random.default_rng(0).integers(0, 256, (60, *shape)).astype(dtype)
     reader = RowReader(inputs, np.arange(100, 100 + 60 // views))
@@ -107,11 +114,11 @@ def test_all_ways_give_the_same_batches(
         from_device = resident(reader, np.unique(sampler.rows), device)
     for epoch in range(2):
         sampler.set_epoch(epoch)
-        order = sampler.order()
-        expected = list(mapped(reader, order, size))
-        assert np.array_equal([int(n) for _, labels in expected for n in labels], order % (60 // views) + 100)
-        assert same(list(from_device(order, size)), expected)
-        assert same(list(streamed(reader, device, order, size)), expected)
+        order = shares(sampler.order(), size, *place)
+        expected = list(mapped(reader, order))
+        assert [labels.tolist() for _, labels in expected] == [(rows % (60 // views) + 100).tolist() for rows in order]
+        assert same(list(from_device(order)), expected)
+        assert same(list(streamed(reader, device, order)), expected)
 
 
 def loader(images: Images, free: int, monkeypatch: pytest.MonkeyPatch) -> BatchLoader:
@@ -141,7 +148,7 @@ def test_an_epoch_of_rows_that_stay_copies_their_order_and_nothing_else(monkeypa
     with Operations() as done:
         list(batches)
     assert done.names.count("_to_copy") == 1
-    assert set(done.names) == {"lift_fresh", "_to_copy", "slice", "index_select"}  # the first is from_numpy
+    assert set(done.names) == {"lift_fresh", "_to_copy", "split_with_sizes", "index_select"}  # the first is from_numpy
 
 
 @pytest.mark.parametrize("free", [0, NEEDED])
@@ -157,7 +164,7 @@ def test_nothing_is_done_before_the_first_batch_is_asked_for(monkeypatch: pytest
 
 def test_on_the_cpu_batches_are_read_as_they_are_asked_for() -> None:
     images = Images()
-    batches = deliver(images.reader, ROWS, CPU)(ROWS, 4)
+    batches = deliver(images.reader, ROWS, CPU)(np.split(ROWS, [4, 8]))
     for count in range(1, 4):
         next(batches)
         assert len(images.reads) == count
@@ -184,7 +191,7 @@ def test_rows_are_put_on_the_device_in_order_and_in_small_pieces(
 
 def streaming(images: Images) -> Iterator[Batch]:
     """Twelve batches of four."""
-    return streamed(images.reader, CPU, np.arange(48), 4)
+    return streamed(images.reader, CPU, np.split(np.arange(48), 12))
 
 
 def test_streamed_batches_are_read_ahead_by_another_thread() -> None:
@@ -197,7 +204,7 @@ def test_streamed_batches_are_read_ahead_by_another_thread() -> None:
 
 def test_streamed_batches_are_copied_before_those_in_front_are_handed_out() -> None:
     with Operations() as done:
-        next(streamed(Images().reader, META, np.arange(48), 4))
+        next(streamed(Images().reader, META, np.split(np.arange(48), 12)))
     assert done.names == ["_to_copy"] * 2 * (AHEAD + 1)
 
 

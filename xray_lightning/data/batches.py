@@ -19,7 +19,7 @@ class RowSampler:
 
     Shuffles without replacement or, given `weights`, draws as many rows with replacement in proportion to
     them. Where there are several `versions` of the rows, `apart` rows from each other, each row drawn is one of its
-    versions at random. With several processes each takes every `world`-th row, all of them the same number in training.
+    versions at random.
     """
 
     def __init__(
@@ -30,16 +30,12 @@ class RowSampler:
         weights: np.ndarray | None = None,
         versions: int = 1,
         apart: int = 0,
-        rank: int = 0,
-        world: int = 1,
     ) -> None:
         self.rows = rows
         self.seed = seed
         self.weights = weights
         self.versions = versions
         self.apart = apart
-        self.rank = rank
-        self.world = world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,9 +43,7 @@ class RowSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        if self.seed is None:
-            return len(range(self.rank, len(self.rows), self.world))
-        return len(self.rows) // self.world
+        return len(self.rows)
 
     def everything(self) -> np.ndarray:
         """All rows that some epoch may ask for."""
@@ -57,7 +51,7 @@ class RowSampler:
 
     def order(self) -> np.ndarray:
         if self.seed is None:
-            return self.rows[self.rank :: self.world]
+            return self.rows
         generator = np.random.default_rng([self.seed, self.epoch])
         if self.weights is None:
             order = generator.permutation(self.rows)
@@ -65,24 +59,49 @@ class RowSampler:
             order = generator.choice(self.rows, len(self.rows), p=self.weights / self.weights.sum())
         if self.versions > 1:
             order = order + self.apart * generator.integers(self.versions, size=len(order))
-        return order[self.rank :: self.world][: len(self)]
+        return order
+
+
+def share(size: int, rank: int, world: int) -> np.ndarray:
+    """The positions in a batch of `size` that process `rank` of `world` takes, ascending; none where there are too few.
+
+    A position goes with its mirror image, counted from the end, since mixup pairs these two.
+    """
+    positions = np.arange(size)
+    return positions[np.minimum(positions, size - 1 - positions) % world == rank]
+
+
+def shares(order: np.ndarray, batch_size: int, rank: int, world: int) -> list[np.ndarray]:
+    """The rows of each batch that process `rank` takes: batches are of all processes, so as many for each of them."""
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batch[share(len(batch), rank, world)] for batch in batches]
 
 
 class BatchLoader:
     """Yields (inputs, labels) on `device`: rows of an array, in its own dtype, and (B,) int64.
 
     `inputs` may hold several views of the images one after the other: row r has label r % len(labels). Rows
-    that are put on the device to stay are freed with the loader.
+    that are put on the device to stay are freed with the loader. `batch_size` counts the rows of all `world` processes;
+    see `share` for those of one.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
     def __init__(
-        self, inputs: Images, labels: np.ndarray, sampler: RowSampler, batch_size: int, device: torch.device = CPU
+        self,
+        inputs: Images,
+        labels: np.ndarray,
+        sampler: RowSampler,
+        batch_size: int,
+        device: torch.device = CPU,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self.device = device
+        self.rank = rank
+        self.world = world
         self._rows = RowReader(inputs, labels)
 
     def __len__(self) -> int:
@@ -90,7 +109,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Begins when the first batch is asked for: Lightning sets the epoch after it calls iter."""
-        yield from self._deliver(self.sampler.order(), self.batch_size)
+        yield from self._deliver(shares(self.sampler.order(), self.batch_size, self.rank, self.world))
 
     @cached_property
     def _deliver(self) -> Delivery:

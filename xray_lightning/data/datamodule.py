@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from xray_lightning.data.augment import CropRotateJitter
-from xray_lightning.data.batches import Batch, BatchLoader, RowSampler
+from xray_lightning.data.batches import Batch, BatchLoader, RowSampler, share
 from xray_lightning.data.catalog import SYNTHETIC_MARKER, Entry, Layout, MissingFolders, Radiograph, list_images
 from xray_lightning.data.collection import Collection, collect, refuse_empty_sides, refuse_leaks, report_bad
 from xray_lightning.data.decode import LARGEST_SIDE, Resize
@@ -103,9 +103,9 @@ class XRayDataModule(LightningDataModule):
                 f"{odd[0]!r} cannot name a data set or a class: use letters that can be printed. Rename the folder, or "
                 "say with dataset.folders which class it holds."
             )
-        for key, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if share is not None and not 0 < share < 1:
-                raise XRayError(f"dataset.{key}={share} is not valid. Give a share between 0 and 1, such as 0.15.")
+        for key, part in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if part is not None and not 0 < part < 1:
+                raise XRayError(f"dataset.{key}={part} is not valid. Give a share between 0 and 1, such as 0.15.")
 
     def _chosen(self, classes: Sequence[str] | None) -> list[str]:
         known = list(self.layout.folders)
@@ -242,25 +242,36 @@ class XRayDataModule(LightningDataModule):
         return self._loader(self.inputs, self.rows_of(TEST), self.eval_batch_size)
 
     def _loader(self, inputs: Images, rows: np.ndarray, batch_size: int, **sampling: Any) -> BatchLoader:
-        device = torch.device("cpu")
+        device, rank, world = torch.device("cpu"), 0, 1
         if self.trainer is not None:
-            sampling |= {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
-            device = self.trainer.strategy.root_device
-        return BatchLoader(inputs, self.labels, RowSampler(rows, **sampling), batch_size, device)
+            device, rank, world = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+        if batch_size < 2 * world and world > 1:
+            raise XRayError(
+                f"A batch of {batch_size} images cannot be shared by {world} processes: set dataset.batch_size and "
+                f"dataset.eval_batch_size, which count the images of all, to {2 * world} or more."
+            )
+        return BatchLoader(inputs, self.labels, RowSampler(rows, **sampling), batch_size, device, rank, world)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments training images, on the device. Features pass as they are."""
         inputs, labels = batch
-        if self.augment is not None and self.trainer is not None and self.trainer.training and inputs.ndim == 4:
-            draws = self._draws(self.augment, inputs.device)
-            start = (self.trainer.fit_loop.batch_idx + 1) * self.batch_size
-            inputs = self.augment(inputs, draws[start : start + len(inputs)])
+        training = self.trainer is not None and self.trainer.training
+        if self.augment is not None and training and inputs.ndim == 4 and len(inputs):
+            inputs = self.augment(inputs, self._draws(self.augment, inputs.device))
         return inputs, labels
 
     def _draws(self, augment: CropRotateJitter, device: torch.device) -> Tensor:
-        """The random numbers of this epoch's images, a function of seed, epoch and process, brought over at once."""
+        """The random numbers of this process's images in the batch that comes next."""
         assert self.trainer is not None
-        key = (self.seed, self.trainer.current_epoch, self.trainer.global_rank)
+        start = (self.trainer.fit_loop.batch_idx + 1) * self.batch_size
+        whole = self._drawn_for_epoch(augment, device)[start : start + self.batch_size]
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return whole if world == 1 else whole[torch.from_numpy(share(len(whole), rank, world)).to(device)]
+
+    def _drawn_for_epoch(self, augment: CropRotateJitter, device: torch.device) -> Tensor:
+        """Those of all training images, in the order in which they come, a function of seed and epoch alone."""
+        assert self.trainer is not None
+        key = (self.seed, self.trainer.current_epoch, 0)
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = key, augment.draws(len(self.rows_of(TRAIN)), *key).to(device)
         return self._drawn[1]

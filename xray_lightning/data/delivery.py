@@ -2,12 +2,11 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +16,7 @@ log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 Gather = Callable[[np.ndarray], Batch]  # rows -> their inputs and labels, on the CPU
-Delivery = Callable[[np.ndarray, int], Iterator[Batch]]  # order of rows in an epoch, batch size -> batches
-Order = TypeVar("Order", np.ndarray, Tensor)
+Delivery = Callable[[Sequence[np.ndarray]], Iterator[Batch]]  # the rows of each batch of an epoch -> batches
 
 RESIDENT_SHARE = 0.25  # of the memory free, for one loader; three of them leave 42 % for the model to work in
 PIECE_BYTES = 32 * 2**20  # of the host's memory, for inputs on their way to the device
@@ -44,18 +42,18 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-def mapped(gather: Gather, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+def mapped(gather: Gather, order: Sequence[np.ndarray]) -> Iterator[Batch]:
     """Batches on the CPU, each gathered when it is asked for."""
-    return map(gather, _cut(order, batch_size))
+    return map(gather, order)
 
 
 def resident(gather: Gather, rows: np.ndarray, device: torch.device) -> Delivery:
     """Puts `rows`, which are sorted and all different, on the device; an epoch then sends it their order alone."""
     inputs, labels = _uploaded(gather, rows, device)
 
-    def batches(order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        places = torch.from_numpy(np.searchsorted(rows, order)).to(device)
-        for chosen in _cut(places, batch_size):
+    def batches(order: Sequence[np.ndarray]) -> Iterator[Batch]:
+        places = torch.from_numpy(np.searchsorted(rows, np.concatenate([rows[:0], *order]))).to(device)
+        for chosen in places.split([*map(len, order)]):
             yield inputs.index_select(0, chosen), labels.index_select(0, chosen)
 
     return batches
@@ -72,11 +70,11 @@ def _uploaded(gather: Gather, rows: np.ndarray, device: torch.device) -> Batch:
     return inputs, labels
 
 
-def streamed(gather: Gather, device: torch.device, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+def streamed(gather: Gather, device: torch.device, order: Sequence[np.ndarray]) -> Iterator[Batch]:
     """Gathers batches in a thread, and begins to copy each before those in front of it are handed out."""
     cuda = device.type == "cuda"  # which keeps pinned memory until it is copied; MPS may read what is freed already
     fetch = partial(_pinned, gather, device) if cuda else gather
-    with closing(_in_thread(fetch, _cut(order, batch_size))) as batches:
+    with closing(_in_thread(fetch, order)) as batches:
         copies = (
             (inputs.to(device, non_blocking=cuda), labels.to(device, non_blocking=cuda)) for inputs, labels in batches
         )
@@ -105,7 +103,3 @@ def _in_thread(gather: Gather, batches: Iterable[np.ndarray]) -> Generator[Batch
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _cut(order: Order, size: int) -> Iterator[Order]:
-    return (order[start : start + size] for start in range(0, len(order), size))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from xray_lightning.artifacts import write_csv, write_json
 from xray_lightning.console import progress
+from xray_lightning.data.batches import shares
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.examine import digest_of
 from xray_lightning.data.fingerprint import fingerprints
@@ -44,7 +45,8 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
     trainer.test(model, datamodule=data, verbose=False)
     raw, labels = model.test_metrics.gathered()
     order = data.rows_of(TEST)
-    rows = np.concatenate([order[rank :: trainer.world_size] for rank in range(trainer.world_size)])
+    world = trainer.world_size
+    rows = np.concatenate([part for rank in range(world) for part in shares(order, data.eval_batch_size, rank, world)])
     sorting = rows.argsort()  # so that runs on other numbers of devices can be compared image by image
     rows, raw, labels = rows[sorting], raw[sorting], labels[sorting]
     where = environment(model.device, str(trainer.precision), trainer.world_size)

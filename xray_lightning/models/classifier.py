@@ -23,6 +23,7 @@ from xray_lightning.evaluation.metrics import SCALARS, ClassificationMetrics, nu
 from xray_lightning.evaluation.operating_points import choose
 from xray_lightning.models.features import ImageSource
 from xray_lightning.models.folding import Whole
+from xray_lightning.models.whole import is_shared, mean_of_all, share_batches
 
 log = logging.getLogger(__name__)
 CARD = "xray_lightning"  # where a checkpoint keeps what the network alone does not say
@@ -135,19 +136,37 @@ class XRayClassifier(LightningModule, ABC):
         """
         return Whole(self.eval())
 
+    def configure_model(self) -> None:
+        """Called by Lightning before training and scoring."""
+        if is_shared():
+            share_batches(self)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs, labels = batch
         loss = self._mixed_loss(inputs.float(), labels) if self.mixup else self._loss(self(inputs).float(), labels)
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        whole = loss
+        if is_shared():
+            loss = loss * self._weight(labels)
+            whole = mean_of_all(loss.detach())
+        self.log("train/loss", whole, prog_bar=True)
+        size: Any = float(len(labels))  # as a whole number, Lightning would round down its mean over processes
+        self.log("train/epoch_loss", whole, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):  # the mean of nothing is no number, but this process's gradients must be
+            return logits.sum()
         return F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing)
 
-    def _mixed_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Of each row mixed with another one of the batch, whose order is random already.
+    def _weight(self, labels: Tensor) -> Tensor:
+        """By which the mean over processes of their own mean losses is that of the whole batch; gradients follow."""
+        own = (torch.ones_like(labels).float() if self.class_weights is None else self.class_weights[labels]).sum()
+        return own / mean_of_all(own)
 
+    def _mixed_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Of each row mixed with its mirror image in the batch, whose order is random already.
+
+        A process that shares batches with others has both rows of a pair, and draws the same number as the others.
         Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
         """
         share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from xray_lightning.models.whole import is_shared, moments_of_all
+
 LEAST_STD = 0.1  # what hardly varies in training would otherwise weigh most where it does, in new images
 
 
@@ -11,7 +13,7 @@ class Standardise(nn.Module):
 
     What varies less than LEAST_STD of the median feature is divided by that. Unlike BatchNorm's, the statistics forget
     nothing, since the features of a frozen backbone do not change, and a batch may have one row. The rows are those
-    that the head trains on: mixed ones under mixup, and with several processes those of the first, which is saved.
+    that the head trains on: mixed ones under mixup, and those of all processes where several share a batch.
     Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     """
 
@@ -36,9 +38,14 @@ class Standardise(nn.Module):
         return floored(torch.sqrt(self.squares / self.rows.clamp_min(1)))
 
     def _see(self, features: Tensor) -> None:
-        count, mean = len(features), features.mean(dim=0)
+        count: Tensor | int = len(features)
+        if is_shared():
+            count, mean, squares = moments_of_all(features, (0,))
+        else:
+            mean = features.mean(dim=0)
+            squares = (features - mean).square().sum(dim=0)
         apart, total = mean - self.mean, self.rows + count
-        self.squares += (features - mean).square().sum(dim=0) + apart.square() * (self.rows * count / total)
+        self.squares += squares + apart.square() * (self.rows * count / total)
         self.mean += apart * (count / total)
         self.rows += count
 

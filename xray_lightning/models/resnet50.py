@@ -98,6 +98,8 @@ class FrozenResNet50Classifier(XRayClassifier):
 
         In the precision that autocast sets, float32 without it.
         """
+        if not len(images):
+            return images.new_zeros((0, self.width), dtype=torch.float32)
         device = images.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         with torch.no_grad(), torch.autocast(device, enabled=False):
