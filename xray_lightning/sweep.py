@@ -52,8 +52,9 @@ class SweepCallback(Callback):
 
         folder = Path(config.hydra.runtime.output_dir)
         if is_first() and read_json(folder / "metrics.json"):
-            show_results([read_run_folder(folder)], folder)
-            show_promises(read_json(folder / "metrics.json") or {})
+            run = read_run_folder(folder)
+            show_results([run], folder)
+            show_promises(run.record or {})
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":

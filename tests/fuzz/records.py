@@ -10,16 +10,14 @@ from random import Random
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from xray_lightning.artifacts import read_json
-from xray_lightning.evaluation.promises import show_promises
 from xray_lightning.evaluation.report.__main__ import main as report
-from xray_lightning.evaluation.runs import read_run_folder
-from xray_lightning.evaluation.table import show_results
 from xray_lightning.models.checkpoint import load_classifier
 from xray_lightning.predictor import load
 from xray_lightning.run import test, train
-from xray_lightning.sweep import failed_runs, show_sweep
+from xray_lightning.sweep import SweepCallback, failed_runs, show_sweep
 
 from .mangle import ODD_VALUES, damaged, damaged_table, with_odd_values
 from .oracle import Case
@@ -103,8 +101,8 @@ def run_folders(rng: Random, world: World) -> Case:
 
     def end() -> None:
         for run in runs:
-            show_results([read_run_folder(run)], run)
-            show_promises(read_json(run / "metrics.json") or {})
+            hydra = {"mode": "RUN", "runtime": {"output_dir": str(run)}}
+            SweepCallback().on_run_end(OmegaConf.create({"hydra": hydra}))
 
     def go_on() -> None:
         words = [f"paths.run={sweep / 'pneumonia_cnn_s1'}", "seed=1"]

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from xray_lightning.console import table_console
+from xray_lightning.evaluation.report.numbers import Estimate, estimate, number
 
 NAMES = {
     "default": "0.5",
@@ -19,7 +20,7 @@ OF_MANY = ("sensitivity_95",)  # points shown of each class where there are more
 
 def show_promises(record: Mapping[str, Any]) -> None:
     """Prints each operating point of a record, what it gave, and how well calibrated the probabilities are."""
-    if "operating_points" not in record:  # of a run before there were any
+    if not record.get("operating_points") or not record.get("calibration"):  # of a run before there were any
         return
     title = "Operating points, fixed on validation: what it promised -> what these images gave (95 % interval)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -34,28 +35,31 @@ def show_promises(record: Mapping[str, Any]) -> None:
                 continue
             rates = [_promise(point, rate) for rate in ("sensitivity", "specificity")]
             accuracy = point["test"].get("accuracy")  # which older records lack
-            rates.append(_found(accuracy) if accuracy else "")
-            table.add_row(name, NAMES[key], f"{point['threshold']:.3f}", *rates)
+            rates.append(_found(estimate(accuracy)) if accuracy else "")
+            table.add_row(name, NAMES.get(key, key), f"{point['threshold']:.3f}", *rates)
     console = table_console()
     console.print(table)
     calibration = record["calibration"]
-    before, after = ({k: calibration[when][k]["value"] for k in ("log_loss", "ece")} for when in ("before", "after"))
+    before, after = (
+        {name: number(estimate(calibration[when][name]).value, 3) for name in ("log_loss", "ece")}
+        for when in ("before", "after")
+    )
     console.print(
         f"Calibration, temperature {calibration['temperature']:.2f} fitted on validation: log-loss "
-        f"{before['log_loss']:.3f} -> {after['log_loss']:.3f}, ECE {before['ece']:.3f} -> {after['ece']:.3f}",
+        f"{before['log_loss']} -> {after['log_loss']}, ECE {before['ece']} -> {after['ece']}",
         soft_wrap=True,
         highlight=False,
     )
 
 
 def _promise(point: Mapping[str, Any], rate: str) -> str:
-    promised, found = point["validation"][rate], point["test"][rate]
-    start = "" if promised is None or found["value"] is None else f"{promised:.3f} -> "
+    promised, found = (point.get("validation") or {}).get(rate), estimate(point["test"].get(rate))
+    start = "" if promised is None or found.value is None else f"{promised:.3f} -> "
     return f"{start}{_found(found)}"
 
 
-def _found(share: Mapping[str, float | None]) -> str:
-    if share["value"] is None:
+def _found(share: Estimate) -> str:
+    if share.value is None:
         return "no images"
-    bounds = "" if share["low"] is None else f" ({share['low']:.3f}–{share['high']:.3f})"
-    return f"{share['value']:.3f}{bounds}"
+    bounds = f" ({share.low:.3f}–{share.high:.3f})" if share.bounded else ""
+    return f"{share.value:.3f}{bounds}"
