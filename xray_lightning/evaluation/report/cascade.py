@@ -76,8 +76,8 @@ def _summary(content: Content) -> list[str]:
 
 
 def _figures(content: Content, folder: Path) -> list[dict[str, Any]]:
-    """Those that are there, the headline's first."""
-    wanted = [(kind, end) for end in PARTS for kind in TITLES]
+    """Those that are there; of one kind the headline's first, beside the other that it is compared with."""
+    wanted = [(kind, end) for kind in TITLES for end in PARTS]
     files = {(kind, end): folder / "figures" / f"{kind}_{end}.png" for kind, end in wanted}
     return [_figure(content, *key, file) for key, file in files.items() if file.is_file()]
 
@@ -94,7 +94,8 @@ def _method(content: Content) -> list[str]:
     images = f"{count(fixed['validation'], 'validation image')} of the diagnosis ({counted(fixed['counts'])})"
     if fixed["seen_by_the_screen"]:
         known = (
-            f"The screen knows {fixed['seen_by_the_screen']} of these: too few others are left to fix a threshold on."
+            f"The screen knows {fixed['seen_by_the_screen']} of these: too few others are left to fix a "
+            "threshold on. Having been trained or chosen on them, it may be less sensitive elsewhere."
         )
     else:
         out = fixed["left_out"]
