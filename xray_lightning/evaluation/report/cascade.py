@@ -38,8 +38,16 @@ CAUTIONS = {
 def cascade_page(folder: Path) -> dict[str, Any]:
     """What the template shows. Raises XRayError where cascade.json is broken, or of an earlier version."""
     content = read_json(folder / "cascade.json")
+    broken = XRayError(f"{folder / 'cascade.json'} is broken or of an earlier version. Run its test again.")
     if content is None or not content.keys() >= NEEDED:
-        raise XRayError(f"{folder / 'cascade.json'} is broken or of an earlier version. Run its test again.")
+        raise broken
+    try:
+        return _shown(folder, content)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # somebody else may have written it
+        raise broken from error
+
+
+def _shown(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     status, shown = read_json(folder / "status.json") or {}, parts_shown(content)
     command = content["environment"].get("command")
     return {
