@@ -135,6 +135,18 @@ def test_other_settings_do_not_go_on_from_it(
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
+def test_a_folder_that_was_moved_goes_on_to_the_same_end(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = (*RANDOM_CNN, *EACH_EPOCH, "model.optimizer.lr=0.5")  # later epochs are no better than the first two
+    train(configure(*worse, run="whole"))
+    stopped(configure(*worse), monkeypatch, 2)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    train(configure(*worse, run="moved"))
+    assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "whole")["record"]["validation"]["epoch"] <= 2
+
+
 def test_a_head_that_is_solved_for_starts_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import logging
+import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,11 +22,12 @@ from xray_lightning.models.checkpoint import read_checkpoint, write_checkpoint
 from xray_lightning.models.classifier import CARD, XRayClassifier
 
 log = logging.getLogger(__name__)
+FOLDER = "folder"  # in the state of LastCheckpoint: where it was, with links followed as Lightning follows them
 SETTINGS = "settings"  # entry of a card: digest of the settings that a run was begun with
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, and reads them without executing anything."""
+    """Writes checkpoints whole or not at all, and reads them to go on from, without executing anything."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Callable[[dict[str, Any]], None] | None = None
@@ -37,7 +39,22 @@ class WholeFiles(TorchCheckpointIO):
             storage_options(copy.deepcopy(checkpoint))  # training goes on to change what it refers to
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        content = read_checkpoint(Path(path))
+        _moved(content["callbacks"], os.path.realpath(Path(path).parent))
+        return content
+
+
+def _moved(callbacks: dict[str, dict[str, Any]], folder: str) -> None:
+    """Makes what callbacks note of checkpoints lie in `folder`. Lightning forgets the best score where it was another,
+    and takes the next epoch for the best."""
+    before = {state[FOLDER] for state in callbacks.values() if FOLDER in state}
+    for state in callbacks.values():
+        if state.get("dirpath") in before:
+            state["dirpath"] = folder
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[key] = state[key] and os.path.join(folder, os.path.basename(state[key]))
+            best = state["best_k_models"]
+            state["best_k_models"] = {os.path.join(folder, os.path.basename(path)): best[path] for path in best}
 
 
 class LastCheckpoint(Checkpoint):
@@ -60,7 +77,7 @@ class LastCheckpoint(Checkpoint):
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": _random_state(), "stopped": self._stopped}
+        return {"random": _random_state(), "stopped": self._stopped, FOLDER: os.path.realpath(self.path.parent)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
