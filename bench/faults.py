@@ -1,7 +1,7 @@
 """Faults injected into a small sweep on phantoms, and whether it still ends with the numbers of an undisturbed one.
 
-    python bench/faults.py                 every rename, every training step: hundreds of faults, about 20 minutes
-    python bench/faults.py --every 25      each 25th of them
+    python bench/faults.py                                every rename, every training step: 200 faults, an hour or two
+    python bench/faults.py --every 25 --models cnn        each 25th of them, with one run in the sweep
 
 Each fault strikes a process of its own, which then is started again by the same command. A row of the table is a kind
 of fault: how often it struck, and how often metrics, predictions, history and weights were equal to the last bit.
@@ -33,7 +33,7 @@ from xray_lightning.models.checkpoint import read_checkpoint
 COMMAND = [
     "-m",
     "dataset=pneumonia",
-    "model=cnn,resnet50",
+    "logger=csv",
     "experiment=demo",
     "phantoms.images=80",
     "dataset.image_size=32",
@@ -178,7 +178,9 @@ def strike_and_go_on(work: Path, cache: Path, name: str, moment: int, whole: dic
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="of the moments, each n-th")
-    every = parser.parse_args().every
+    parser.add_argument("--models", default="cnn,resnet50", help="of the sweep's runs")
+    every, models = vars(parser.parse_args()).values()
+    COMMAND.append(f"model={models}")
     torch.set_num_threads(1)
     worst = 0
     with tempfile.TemporaryDirectory() as made:

@@ -64,6 +64,7 @@ class SubmititLauncher(Launcher):
         from submitit import AutoExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounts it warns at each look at the jobs
         state = Singleton.get_state()
         calls = [(list(own), "hydra.sweep.dir", first + i, "", state) for i, own in enumerate(job_overrides)]
         try:

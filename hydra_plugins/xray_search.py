@@ -151,6 +151,8 @@ def _distribution(override: Override) -> Any:
         )
     value = override.value()
     if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
-        kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
-        return kind(value.start, value.end, log="log" in value.tags)
+        log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(value.start, value.end, log=log)
     return CategoricalDistribution(list(override.sweep_string_iterator()))

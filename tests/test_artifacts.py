@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.lib.format import open_memmap
 from xray_lightning.artifacts import (
     RowsFile,
     atomic_write,
+    is_stored,
     is_whole_array,
     read_json,
     write_csv,
@@ -244,3 +246,54 @@ def test_an_array_is_whole_with_its_last_byte_and_as_asked_for_alone(tmp_path: P
     assert not is_whole_array(tmp_path, np.uint8, (4, 3))
     np.savez(tmp_path / "b.npz", a=np.ones((4, 3), dtype=np.uint8))
     assert not is_whole_array(tmp_path / "b.npz", np.uint8, (4, 3))
+
+
+HEADERS = [
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 4), }",
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 10**9), }",
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"9" * 200 + b",), }",
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 3), }",
+    b"{'descr': '|u1', 'fortran_order': True, 'shape': (4, 3), }",
+    b"{'descr': '|O', 'fortran_order': False, 'shape': (4, 3), }",
+    b"{'descr': '|V12', 'fortran_order': False, 'shape': (), }",
+    b"__import__('os').mkdir('executed')",
+    b"(" * 9000,
+    b"\xff" * 60,
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[:60].decode("latin-1"))
+def test_a_header_that_somebody_else_wrote_is_no_array(tmp_path: Path, header: bytes) -> None:
+    for version in (b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x09"):
+        length = len(header).to_bytes(2 if version[0] == 1 else 4, "little")
+        (tmp_path / "a.npy").write_bytes(b"\x93NUMPY" + version + length + header + bytes(12))
+        assert not is_whole_array(tmp_path / "a.npy", np.uint8, (4, 3))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(99), pickle.dumps([1]), b"\x93NUMPY", b""])
+def test_another_file_under_an_arrays_name_is_no_array(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    assert not is_whole_array(tmp_path / "a.npy", np.uint8, (4, 3))
+
+
+def test_pipes_are_neither_arrays_nor_json_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    assert not is_whole_array(tmp_path / "a", np.uint8, (4, 3))
+    assert read_json(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("content", ["[" * 10**5, '{"a":' * 10**5, '{"a": ' + "9" * 5000 + "}"])
+def test_json_that_is_too_deep_or_too_long_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert read_json(tmp_path / "a.json") is None
+
+
+def test_an_archive_is_stored_where_it_cannot_grow(tmp_path: Path) -> None:
+    content = np.zeros(10**5)
+    np.savez(tmp_path / "stored.npz", a=content)
+    np.savez_compressed(tmp_path / "small.npz", a=content)
+    assert is_stored(tmp_path / "stored.npz") and not is_stored(tmp_path / "small.npz")
+    whole = (tmp_path / "stored.npz").read_bytes()
+    claimed = whole.replace((800128).to_bytes(4, "little"), b"\xf0\xff\xff\xff")  # 4 GB
+    (tmp_path / "claims.npz").write_bytes(claimed)
+    assert claimed != whole and not is_stored(tmp_path / "claims.npz")

@@ -100,7 +100,8 @@ def test_sweeps_are_compared_run_by_run(
     (third / "pneumonia_cnn_s1/metrics.json").write_text("{")
     assert main([str(sweeps[0]), str(third)]) == 1
     told = capsys.readouterr().out
-    assert told.count("not compared") == 3 and f"not in {third}"[:40] in told and "metrics.json is broken" in told
+    assert told.count("not compared") == 3 and "only in A" in told and "only in B" in told
+    assert "metrics.json is broken" in " ".join(told.split())
     assert "Of 3 runs, 0 have the same results" in told
 
 
@@ -212,10 +213,9 @@ class Trap:
         return os.mkdir, (str(self.mark),)
 
 
-def endless(run: Path) -> None:
-    """A small file with a tensor of 10^15 values."""
+def imaginary(run: Path) -> None:
     content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-    content["state_dict"] = {key: torch.zeros(1).expand(10**15) for key in content["state_dict"]}
+    content["state_dict"] = {key: torch.zeros(1, dtype=torch.complex64) for key in content["state_dict"]}
     torch.save(content, run / "checkpoints/best.ckpt")
 
 
@@ -229,7 +229,7 @@ def without_a_column(run: Path) -> None:
     [
         (lambda run: shutil.rmtree(run), "is no folder of a run or a sweep"),
         (lambda run: (run / "status.json").write_text(FAILED), "holds no finished run: no disk"),
-        (lambda run: (run / "status.json").write_text(ODD), "holds no finished run: running"),
+        (lambda run: (run / "status.json").write_text(ODD), "status.json is broken"),
         (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json is broken"),
         (lambda run: (run / "metrics.json").unlink(), "metrics.json is broken"),
         (lambda run: (run / "history.csv").write_bytes(b"epoch,val/auroc\n1,\xff\n"), "history.csv cannot be read"),
@@ -237,7 +237,7 @@ def without_a_column(run: Path) -> None:
         (without_a_column, "predictions.csv cannot be used"),
         (lambda run: (run / "checkpoints/best.ckpt").write_bytes(b"PK"), "cannot be read as a checkpoint"),
         (lambda run: torch.save(Trap(run / "sprung"), run / "checkpoints/best.ckpt"), "cannot be read as a checkpoint"),
-        (endless, "no plain tensors"),
+        (imaginary, "no real numbers"),
     ],
 )  # fmt: skip
 def test_broken_and_hostile_folders_are_one_message(

@@ -208,7 +208,10 @@ def test_two_sweeps_of_one_name_do_not_run_at_once(shell: Any, tmp_path: Path) -
 def test_faults_at_many_moments_change_no_number() -> None:
     """Kills between write and rename, kills and signals while training, full disks: see bench/faults.py."""
     found = subprocess.run(
-        [sys.executable, str(PROJECT / "bench/faults.py"), "--every", "60"], capture_output=True, text=True, timeout=600
+        [sys.executable, str(PROJECT / "bench/faults.py"), "--every", "100", "--models", "cnn"],
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert found.returncode == 0, found.stderr
     assert "SIGKILL between write and rename" in found.stdout

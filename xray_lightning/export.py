@@ -53,6 +53,10 @@ def export(cfg: DictConfig) -> list[Path]:
 
 
 def _check(cfg: DictConfig) -> None:
+    if not isinstance(cfg.ckpt, str):
+        raise XRayError(
+            f"ckpt={cfg.ckpt} is not valid. Give one checkpoint; a cascade is exported as its two networks."
+        )
     if cfg.format not in FORMATS:
         raise XRayError(f"format={cfg.format} is not valid. {did_you_mean(cfg.format, FORMATS)}")
     if set(cfg.dataset) != {"root"}:

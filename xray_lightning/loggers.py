@@ -12,11 +12,11 @@ from weakref import finalize
 from hydra.errors import InstantiationException
 from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from xray_lightning.config import build
 from xray_lightning.errors import XRayError
+from xray_lightning.processes import is_first
 
 log = logging.getLogger(__name__)
 SILENT = "_silent"  # an attribute that a logger gets when it fails
@@ -48,7 +48,7 @@ def build_logger(cfg: DictConfig | None) -> Logger | Literal[False]:
 
     Raises XRayError where the packages of an extra are missing, and for what is no logger.
     """
-    if not cfg or rank_zero_only.rank:  # of several processes the first one writes
+    if not cfg or not is_first():  # of several processes the first one writes
         return False
     try:
         logger = build(cfg, Logger)

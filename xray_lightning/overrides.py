@@ -84,7 +84,10 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
-        raise XRayError(f"{str(error).splitlines()[0]}\nOverrides have the form key=value or group=option.") from error
+        raise XRayError(
+            f"{str(error).splitlines()[0]}\nOverrides have the form key=value or group=option. A value with spaces, "
+            "brackets or = in it needs two pairs of quotes: 'key=\"value\"'."
+        ) from error
 
 
 def _check_options(parsed: Sequence[Override]) -> None:

@@ -131,9 +131,10 @@ def _show(
             illustrate(judged, model, data, trainer, folder)
         write_model_card(folder)
         write_report(folder)
-    except Exception:
+    except Exception as error:
         again = f"python -m xray_lightning.evaluation.report {shlex.quote(str(folder))}"
-        log.exception("The scores are complete, but not figures and report. To make the report again: %s", again)
+        told = "The scores are complete, but not figures and report (%s). To make the report again: %s"
+        log.error(told, error, again, exc_info=not isinstance(error, OSError))  # a full disk is no fault of the program
 
 
 def _clear(folder: Path) -> None:

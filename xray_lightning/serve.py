@@ -25,20 +25,22 @@ def main(cfg: DictConfig) -> None:
         raise XRayError(
             f'The page needs {error.name}, which is not installed: pip install "xray-lightning[serve]".'
         ) from error
-    from xray_lightning.predictor import load
-    from xray_lightning.web.answers import Answers, page_of
+    limit = cfg.upload_limit
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1000:
+        raise XRayError(f"upload_limit={limit} is not valid. Give megabytes, above 0 and up to 1000.")
+    point = None if cfg.operating_point is None else str(cfg.operating_point)
+    with _bound(cfg.host, cfg.port) as listening:
+        from xray_lightning.predict import texts  # PyTorch takes seconds to import, which an error need not wait for
+        from xray_lightning.predictor import load
+        from xray_lightning.web.answers import Answers, page_of
 
-    if not 0 < cfg.upload_limit <= 1000:
-        raise XRayError(f"upload_limit={cfg.upload_limit} is not valid. Give megabytes, above 0 and up to 1000.")
-    predictor = load(_checkpoints(cfg.ckpt), device=cfg.device, operating_point=cfg.operating_point)
-    listening = _bound(cfg.host, cfg.port)
-    with listening:
+        predictor = load(texts(cfg.ckpt), device=str(cfg.device), operating_point=point)
         port = listening.getsockname()[1]
         shown = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
         app = application(
             Answers(predictor),
-            page_of(predictor, cfg.upload_limit),
-            most_bytes=int(cfg.upload_limit * 1e6),
+            page_of(predictor, limit),
+            most_bytes=int(limit * 1e6),
             hosts=LOOPBACK if _is_loopback(cfg.host) else ("*",),
         )
         if not _is_loopback(cfg.host):
@@ -51,10 +53,6 @@ def main(cfg: DictConfig) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _checkpoints(ckpt: Any) -> Any:
-    return str(ckpt) if isinstance(ckpt, str) else [str(path) for path in ckpt]
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -62,9 +60,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _bound(host: str, port: Any) -> socket.socket:
-    """A socket that listens, so that a port that is taken shows before anything is loaded into a server."""
-    if not isinstance(port, int) or not 0 <= port <= 65535:
+def _bound(host: Any, port: Any) -> socket.socket:
+    """A socket that listens, so that a port that is taken shows before anything is loaded."""
+    if not isinstance(host, str) or not host:  # an empty one would be every address of this computer
+        raise XRayError(f"host={host} is not valid. Give an address, such as 127.0.0.1 for this computer alone.")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise XRayError(f"port={port} is not valid. Give a number from 0 to 65535; 0 takes one that is free.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -74,8 +74,8 @@ def _bound(host: str, port: Any) -> socket.socket:
     except OSError as error:
         listening.close()
         raise XRayError(
-            f"host={host} port={port} cannot be listened on ({error.strerror}). Give another port=<number>; "
-            "port=0 takes one that is free."
+            f"host={host} port={port} cannot be listened on ({error.strerror}). Give an address of this computer, and "
+            "another port=<number>; port=0 takes one that is free."
         ) from error
     return listening
 

@@ -114,7 +114,8 @@ def refuse_failed(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def note_failure(folder: Path, reason: str) -> None:
     """Writes why a run failed whose own processes could not, or did not know."""
-    if status := read_json(folder / "status.json"):
+    status = read_json(folder / "status.json") or {}
+    if status.get("state") in (RUNNING, FAILED):  # one that is done may still have been drawing figures
         write_json(folder / "status.json", status | {"state": FAILED, "ended": _now(), "error": reason})
 
 

@@ -39,6 +39,8 @@ def show_sweep(sweep_dir: Path) -> None:
         ):
             try:
                 step()
+            except OSError as error:  # a full disk, say
+                log.error("The results are complete, but not what %s makes of them: %s", step.func.__name__, error)
             except Exception:  # what is only looked at must hide neither the results nor the next step
                 log.exception("The results are complete, but not what %s makes of them", step.func.__name__)
         show_results(rows, sweep_dir)

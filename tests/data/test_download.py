@@ -410,3 +410,27 @@ def test_a_kill_leaves_no_root_and_the_next_run_completes(kaggle: Kaggle, root: 
     assert left.name.startswith("chest_xray.partial-") and tree(left)
     download(SOURCE, root)
     assert len(tree(root)) == 9
+
+
+@pytest.mark.parametrize("kind", ["../../../../outside.txt", "/outside.txt", "hard link", "device", "pipe"])
+def test_a_tar_cannot_write_or_link_outside(kaggle: Kaggle, root: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "secret").write_text("secret")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in images(SOURCE).items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        entry = tarfile.TarInfo(kind if "." in kind else "chest_xray/train/NORMAL/more.jpeg")
+        if kind == "hard link":
+            entry.type, entry.linkname = tarfile.LNKTYPE, str(tmp_path / "secret")
+        elif kind in ("device", "pipe"):
+            entry.type = tarfile.CHRTYPE if kind == "device" else tarfile.FIFOTYPE
+        archive.addfile(entry, io.BytesIO())
+    kaggle.archive = buffer.getvalue()
+    if kind == "/outside.txt":  # is taken for a path below
+        download(SOURCE, root)
+    else:
+        assert "could not fetch or unpack" in refused(SOURCE, root) and nothing_laid(root)
+    assert all((tmp_path / "cache") in path.parents for path in tmp_path.rglob("outside.txt"))
+    assert not Path("/outside.txt").exists() and (tmp_path / "secret").stat().st_nlink == 1

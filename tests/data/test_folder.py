@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from xray_lightning.config import CONF, build
 from xray_lightning.data.catalog import Entry
 from xray_lightning.data.download import KaggleSource, download, source_of
 from xray_lightning.data.folder import FolderDataModule, patient_in
-from xray_lightning.data.listing import below, few
+from xray_lightning.data.listing import below, few, read_table
 from xray_lightning.errors import XRayError
 from xray_lightning.run import test as score
 from xray_lightning.run import train
@@ -475,3 +476,9 @@ def test_a_new_data_set_is_one_yaml_file(configure: Configure, root: Path, tmp_p
     ckpt = tmp_path / "run/checkpoints/best.ckpt"
     assert score(configure(f"ckpt={ckpt}", config="test", run="again"))["metrics"] == trained["metrics"]
     assert download(source_of(configure(*words).dataset), root) == root
+
+
+def test_a_pipe_as_a_table_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(XRayError, match=r"cannot be read \(no plain file\)"):
+        read_table(tmp_path / "a.csv")

@@ -374,3 +374,30 @@ def test_a_run_that_is_killed_leaves_nothing_wrong(
     pixels = load_pixels(plan, rows_of(found, NAMES, make_row))
     assert np.array_equal(pixels, np.stack([decode(root / name, 6) for name in NAMES]))
     assert left(cache) == {".npz", ".npy", ".json"}
+
+
+@pytest.mark.parametrize("fault", ["bomb", "thumbs", "types", "path", "objects", "pipe", "long"])
+def test_an_archive_that_somebody_else_wrote_is_not_believed(
+    root: Path, cache: Path, read: list[str], fault: str
+) -> None:
+    expected = take_inventory(root, NAMES, cache)
+    (store,) = cache.rglob("*.npz")
+    with np.load(store) as archive:
+        arrays: dict[str, Any] = dict(archive)
+    if fault == "bomb":
+        np.savez_compressed(store, **arrays | {"thumbs": np.zeros((len(NAMES), 32, 32), np.uint8)})
+    elif fault == "thumbs":
+        np.savez(store, **arrays | {"thumbs": np.zeros((len(NAMES), 3), np.uint8)})
+    elif fault == "types":
+        np.savez(store, **arrays | {"digest": np.arange(len(NAMES))})
+    elif fault == "path":
+        np.savez(store, **arrays | {"path": np.arange(len(NAMES))})
+    elif fault == "objects":
+        np.savez(store, **arrays | {"digest": np.array([{}] * len(NAMES))}, allow_pickle=True)
+    elif fault == "pipe":
+        store.unlink()
+        os.mkfifo(store)
+    else:
+        np.savez(store, **arrays | {"width": np.arange(3)})
+    read.clear()
+    assert same(take_inventory(root, NAMES, cache), expected) and sorted(read) == NAMES

@@ -1,6 +1,7 @@
 """Images are decoded once, in the order of the rows, and never half."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -324,3 +325,12 @@ def test_files_read_each_time_are_read_when_wanted_and_leave_nothing(
     files[2:4]
     assert sorted(read) == [plan.root / name for name in NAMES[2:4]]
     assert not plan.folder.exists()
+
+
+@pytest.mark.parametrize("digests", [5, None, {"a": 1}, [["a"]], [1, 2], ["\ud800"], "ab", [None]])
+def test_what_a_cache_says_of_itself_is_not_believed(plan: PixelPlan, rows: list[Radiograph], digests: object) -> None:
+    first = np.array(load_pixels(plan, rows))
+    (beside,) = plan.folder.glob("*.json")
+    told = json.loads(beside.read_text()) | {"digests": digests}
+    beside.write_text(json.dumps(told))
+    assert np.array_equal(load_pixels(plan, rows[1:]), first[1:])

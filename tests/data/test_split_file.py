@@ -1,5 +1,6 @@
 """A split that is known already: written down by a run or by hand, or a checkpoint's test set."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,9 @@ def test_copies_are_tested_as_often_as_they_were(make_row: MakeRow) -> None:
 def test_a_copy_in_another_class_does_not_pass_for_the_test_image(make_row: MakeRow) -> None:
     one, copy = make_row("b.png", label=1, digest="same"), make_row("a.png", label=0, digest="same")
     assert known_test([copy, one], images_of(TEST, [one], [TEST])) == [UNUSED, TEST]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(XRayError, match=r"cannot be read \(no plain file\)"):
+        read_split(tmp_path / "a.csv", [])

@@ -64,3 +64,18 @@ def test_too_few_or_broken_features_tell_nothing() -> None:
 def test_training_images_are_taken_evenly(count: int) -> None:
     rows = evenly(np.arange(count))
     assert len(rows) == min(count, 4096) and rows[0] == 0 and len(np.unique(rows)) == len(rows)
+
+
+@given(seed=st.integers(0, 100), count=st.integers(5, 20))
+@settings(max_examples=10, deadline=None)
+def test_few_rows_are_decomposed_by_another_way_to_the_same_end(seed: int, count: int) -> None:
+    training, validation = draw(seed, count + 10, 50).split([count, 10])
+    fitted = Familiarity.fit(training, validation)
+    assert fitted is not None
+    scaled = ((training - training.mean(dim=0)) / floored(training.std(dim=0))).double().numpy()
+    variances = np.linalg.eigvalsh(scaled.T @ scaled / (count - 1))
+    kept = len(fitted.state["variances"])
+    assert np.allclose(np.sort(fitted.state["variances"].numpy()), variances[-kept:], rtol=1e-3)
+    assert np.isclose(float(fitted.state["rest"]), variances[:-kept].mean(), rtol=1e-3)
+    directions = fitted.state["directions"].numpy()
+    assert np.allclose(directions.T @ directions, np.eye(kept), atol=1e-4)

@@ -181,3 +181,25 @@ def test_the_card_names_the_weights(pretrained: dict[str, Tensor], tmp_path: Pat
         weights=saved(tmp_path / "mine.pth", pretrained), name="resnet50", class_names=["A", "B"], image_size=32
     )
     assert model.card["weights"] == "mine.pth"
+
+
+@pytest.fixture
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchvision looks for the weights IMAGENET1K_V1 before it downloads them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints" / name
+
+
+def test_code_in_downloaded_weights_is_not_executed(backbone: nn.Module, downloaded: Path, tmp_path: Path) -> None:
+    saved(downloaded, {"conv1.weight": Malicious(tmp_path / "executed")})
+    with pytest.raises(XRayError, match="hold more than tensors") as error:
+        load_resnet50_weights(backbone, "IMAGENET1K_V1")
+    assert str(downloaded.parent) in str(error.value) and not (tmp_path / "executed").exists()
+
+
+def test_downloaded_weights_are_read(backbone: nn.Module, downloaded: Path, pretrained: dict[str, Tensor]) -> None:
+    saved(downloaded, pretrained)
+    assert load_resnet50_weights(backbone, "IMAGENET1K_V1") == "IMAGENET1K_V1"
+    assert torch.equal(backbone.state_dict()["conv1.weight"], pretrained["conv1.weight"])

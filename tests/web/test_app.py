@@ -57,3 +57,9 @@ def test_nothing_is_written(client: TestClient, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     client.post("/predict", params={"name": "a.png"}, content=b"x" * 900)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "1e3", "\u00b2", "0x10", ""])
+def test_a_length_that_is_none_is_refused(client: TestClient, length: str) -> None:
+    headers = {"content-length": length.encode("latin-1")}
+    assert client.post("/predict", content=b"x", headers=headers).status_code == 413  # type: ignore[arg-type]

@@ -61,6 +61,7 @@ def test_a_film_is_dropped_and_answered(
         assert "larger than 1 MB" in large.inner_text()
         assert "<i>notes.txt" in notes.inner_text() and "no image" in notes.inner_text()
         assert film.name in answered.inner_text() and "PNEUMONIA" in answered.inner_text()
+        assert answered.locator("tr.called th").all_inner_texts() == [answered.locator(".decision").inner_text()]
         shown = answered.locator("img.grey").evaluate("image => [image.naturalWidth, image.complete]")
         with Image.open(film) as image:
             assert shown == [image.width, True]
@@ -76,18 +77,17 @@ def test_a_film_is_dropped_and_answered(
 
 
 @pytest.mark.parametrize(
-    "word, told", [("port=99999", "0 to 65535"), ("upload_limit=0", "megabytes"), ("host=203.0.113.7", "listened on")]
+    "word, told",
+    [
+        ("port=99999", "0 to 65535"),
+        ("upload_limit=0", "megabytes"),
+        ("upload_limit=many", "megabytes"),
+        ("host=203.0.113.7", "listened on"),
+        ("host=", "host= is not valid"),
+        ("port=0", "no checkpoint"),
+    ],
 )
-def test_what_cannot_be_served_is_told(
-    configure: Callable[..., DictConfig], tmp_path: Path, word: str, told: str
-) -> None:
-    train(configure(run="trained"))
-    words = [f"ckpt={tmp_path / 'trained/checkpoints/best.ckpt'}", word]
-    done = subprocess.run(
-        [sys.executable, "-m", "xray_lightning.serve", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_what_cannot_be_served_is_told(word: str, told: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "xray_lightning.serve", "ckpt=gone.ckpt", word]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr

@@ -63,8 +63,8 @@ def compare_sweeps(a: Path, b: Path) -> dict[str, Comparison | str]:
     found: dict[str, Comparison | str] = {}
     for name in sorted(names[0] | names[1]):
         try:
-            missing = [str(folder) for folder, has in zip((a, b), names, strict=True) if name not in has]
-            found[name] = f"not in {missing[0]}" if missing else compare_runs(a / name, b / name)
+            only = [letter for letter, has in zip("AB", names, strict=True) if name in has]
+            found[name] = compare_runs(a / name, b / name) if len(only) == 2 else f"only in {only[0]}"
         except XRayError as error:
             found[name] = str(error)
     return found

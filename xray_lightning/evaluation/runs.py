@@ -26,8 +26,8 @@ def read_run_folder(folder: Path) -> Row:
     if status["state"] == DONE and (problem := what_is_wrong(Record, record)):
         record, status = None, status | {"state": FAILED, "error": f"metrics.json is broken: {problem}"}
     named = record or {
-        "dataset": _name(settings.get("dataset")),
-        "model": _name(settings.get("model")),
+        "dataset": settings.get("dataset", {}).get("name", "?"),
+        "model": settings.get("model", {}).get("name", "?"),
         "seed": settings.get("seed"),
     }
     return Row(
@@ -40,7 +40,3 @@ def read_run_folder(folder: Path) -> Row:
         error=status.get("error"),
         record=record,
     )
-
-
-def _name(group: object) -> str:
-    return str(group.get("name", "?")) if isinstance(group, dict) else "?"

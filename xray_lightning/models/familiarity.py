@@ -43,14 +43,14 @@ class Familiarity:
         count = min(DIRECTIONS, (len(features) - 1) // 2, features.shape[1] // 2)
         if count < 1 or not scaled.isfinite().all():
             return None
-        variances, axes = torch.linalg.eigh(scaled.T @ scaled / (len(scaled) - 1))  # from small to large
-        rest = variances[:-count].mean().clamp_min(1e-6)
+        variances, axes = _leading(scaled, count)
+        rest = (scaled.square().sum() / (len(scaled) - 1) - variances.sum()) / (scaled.shape[1] - count)
         state = {
             "mean": mean,
             "std": std,
-            "directions": axes[:, -count:],
-            "variances": variances[-count:].clamp_min(1e-6),
-            "rest": rest,
+            "directions": axes,
+            "variances": variances.clamp_min(1e-6),
+            "rest": rest.clamp_min(1e-6),
             "limit": torch.tensor(torch.inf),
         }
         fitted = cls(state)
@@ -106,3 +106,12 @@ def evenly(rows: np.ndarray) -> np.ndarray:
 def _batches(rows: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), BATCH):
         yield rows[start : start + BATCH]
+
+
+def _leading(scaled: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest variances and their directions (D, count) of centred rows (N, D)."""
+    if 2 * len(scaled) < scaled.shape[1]:  # of few rows their own decomposition is many times faster
+        _, singular, axes = torch.linalg.svd(scaled, full_matrices=False)
+        return singular[:count].square() / (len(scaled) - 1), axes[:count].T
+    variances, every = torch.linalg.eigh(scaled.T @ scaled / (len(scaled) - 1))  # from small to large
+    return variances[-count:], every[:, -count:]

@@ -39,8 +39,9 @@ class Answers:
     def _stages(self, prediction: Prediction) -> list[dict[str, Any]]:
         asked = [shares for shares in (prediction.screening, prediction.probabilities) if shares]
         titles = ["Screen", "Diagnosis"] if len(self.predictor.stages) == 2 else ["Classes"]
+        called = (prediction.answer or "").split(" + ")  # of the last stage; a screen calls no class
         return [
-            {"title": title, "probabilities": [*shares.items()], "called": max(shares, key=shares.__getitem__)}
+            {"title": title, "probabilities": [*shares.items()], "called": [] if title == "Screen" else called}
             for title, shares in zip(titles, asked, strict=False)  # the diagnosis is not always asked
         ]
 

@@ -39,7 +39,7 @@ function tableOf(stage) {
   table.querySelector("caption").textContent = stage.title;
   for (const [name, share] of stage.probabilities) {
     const row = table.querySelector("tbody").insertRow();
-    row.className = name === stage.called ? "called" : "";
+    row.className = stage.called.includes(name) ? "called" : "";
     const head = document.createElement("th");
     head.scope = "row";
     head.textContent = name;

@@ -138,8 +138,8 @@ def test_a_random_backbone_is_told(make: Maker) -> None:
 
 
 def test_names_are_never_markup(make: Maker) -> None:
-    evil = "a|b<img src=x>*c*`d`\n# e"
-    record = make.record(notes=[evil])
+    evil = "a|b<img src=x>*c*`d`# e"
+    record = make.record(notes=[f"{evil}\n# e"])
     record["classes"] = [evil, "B"]
     record["per_class"] = {evil: record["per_class"]["NORMAL"]}
     record["subgroups"][0]["value"] = evil

@@ -19,6 +19,7 @@ from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.evaluation.runs import gather
 from xray_lightning.evaluation.table import write_results
 
+from ..cascades import cascade_content
 from .conftest import Maker, save_png
 from .pages import Page, page_of
 
@@ -74,6 +75,20 @@ def test_whatever_stands_in_its_files_is_a_page_or_one_message(tmp_path_factory:
             assert written is not None and EVIL not in written.read_text()
     write_results(make.root, gather(make.root))
     assert EVIL not in write_report(make.root).read_text() + (make.root / "results.md").read_text()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_a_cascade_s_file_is_a_page_or_one_message(
+    tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    folder, content = tmp_path_factory.mktemp("two"), cascade_content()
+    place = data.draw(st.sampled_from(list(places(content))))
+    (folder / "cascade.json").write_text(json.dumps(replaced(content, place, data.draw(JSON))))
+    try:
+        assert EVIL not in write_report(folder).read_text()
+    except XRayError as error:
+        assert "broken" in str(error)
 
 
 @pytest.mark.parametrize("content", ["[" * 10**5, '{"a":' * 10**5, '{"n": 1e999}', '{"n": NaN}', "9" * 5000, "\ud800"])

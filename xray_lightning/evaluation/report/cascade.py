@@ -38,8 +38,16 @@ CAUTIONS = {
 def cascade_page(folder: Path) -> dict[str, Any]:
     """What the template shows. Raises XRayError where cascade.json is broken, or of an earlier version."""
     content = read_json(folder / "cascade.json")
+    broken = XRayError(f"{folder / 'cascade.json'} is broken or of an earlier version. Run its test again.")
     if content is None or not content.keys() >= NEEDED:
-        raise XRayError(f"{folder / 'cascade.json'} is broken or of an earlier version. Run its test again.")
+        raise broken
+    try:
+        return _shown(folder, content)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # somebody else may have written it
+        raise broken from error
+
+
+def _shown(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     status, shown = read_json(folder / "status.json") or {}, parts_shown(content)
     command = content["environment"].get("command")
     return {
@@ -76,8 +84,8 @@ def _summary(content: Content) -> list[str]:
 
 
 def _figures(content: Content, folder: Path) -> list[dict[str, Any]]:
-    """Those that are there, the headline's first."""
-    wanted = [(kind, end) for end in PARTS for kind in TITLES]
+    """Those that are there; of one kind the headline's first, beside the other that it is compared with."""
+    wanted = [(kind, end) for kind in TITLES for end in PARTS]
     files = {(kind, end): folder / "figures" / f"{kind}_{end}.png" for kind, end in wanted}
     return [_figure(content, *key, file) for key, file in files.items() if file.is_file()]
 
@@ -94,7 +102,8 @@ def _method(content: Content) -> list[str]:
     images = f"{count(fixed['validation'], 'validation image')} of the diagnosis ({counted(fixed['counts'])})"
     if fixed["seen_by_the_screen"]:
         known = (
-            f"The screen knows {fixed['seen_by_the_screen']} of these: too few others are left to fix a threshold on."
+            f"The screen knows {fixed['seen_by_the_screen']} of these: too few others are left to fix a "
+            "threshold on. Having been trained or chosen on them, it may be less sensitive elsewhere."
         )
     else:
         out = fixed["left_out"]

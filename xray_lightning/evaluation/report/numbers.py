@@ -81,10 +81,8 @@ def listed(parts: list[str]) -> str:
 
 
 def percent(found: Estimate) -> str:
-    """A share as a percentage, with its interval."""
+    """A share as a percentage, with its interval; a line does not break before the sign."""
     if found.value is None:
         return NONE
-    ends = (
-        f" ({100 * found.low:.1f}–{100 * found.high:.1f} %)" if found.low is not None and found.high is not None else ""
-    )
-    return f"{100 * found.value:.1f} %{ends}"
+    ends = "" if found.low is None or found.high is None else f" ({100 * found.low:.1f}–{100 * found.high:.1f}\u00a0%)"
+    return f"{100 * found.value:.1f}\u00a0%{ends}"
