@@ -38,7 +38,9 @@ def finish(folder: Path, **chosen: Any) -> None:
         "reference": None,
         "operating_points": {},
         "calibration": {"temperature": 1.5}
-        | {w: {"log_loss": {"value": 0.5}, "ece": {"value": 0.1}} for w in ("before", "after")},
+        | {
+            w: {"log_loss": {"value": 0.5}, "brier": {"value": 0.2}, "ece": {"value": 0.1}} for w in ("before", "after")
+        },
         "notes": [],
     }
     with recorded(folder, made):

@@ -49,19 +49,27 @@ def _check_call(node: dict[str, Any], where: str) -> None:
         raise XRayError(f"{where}_target_={node['_target_']} cannot be called: give a class or a function.")
     for key in node.keys() & HYDRA_KEYS.keys():
         _check_value(node[key], HYDRA_KEYS[key], f"{where}{key}")
-    check_call(target, {key: value for key, value in node.items() if key not in HYDRA_KEYS}, node["_target_"], where)
+    check_call(
+        target,
+        {key: value for key, value in node.items() if key not in HYDRA_KEYS},
+        node["_target_"],
+        where,
+        nodes=True,
+    )
 
 
-def check_call(target: Any, arguments: Mapping[str, Any], name: str, where: str = "") -> None:
+def check_call(target: Any, arguments: Mapping[str, Any], name: str, where: str = "", *, nodes: bool = False) -> None:
     """Checks the arguments of a call, of which nothing is imported. `name` is what messages call the target.
 
-    Raises XRayError as `check_arguments` does.
+    With `nodes` some may have a `_target_` of their own, against which they are checked. Raises XRayError as
+    `check_arguments` does.
     """
     hints = _arguments(target)
     for key, value in arguments.items():
         if key not in hints and "**" not in hints:
             raise XRayError(f"{where}{key} is not an argument of {name}. {did_you_mean(key, hints)}")
-        _check_value(value, hints.get(key, Any), f"{where}{key}")
+        if not (nodes and _is_node(value)):
+            _check_value(value, hints.get(key, Any), f"{where}{key}")
 
 
 def _arguments(target: Any) -> dict[str, Any]:
@@ -92,12 +100,14 @@ def _signature(function: Any) -> dict[str, Any]:
     return named | ({"**": Any} if any(p.kind is p.VAR_KEYWORD for p in parameters) else {})
 
 
+def _is_node(value: Any) -> bool:
+    return any(isinstance(v, dict) and "_target_" in v for v in (value if isinstance(value, list) else [value]))
+
+
 def _check_value(value: Any, hint: Any, name: str) -> None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-    if any(isinstance(v, dict) and "_target_" in v for v in (value if isinstance(value, list) else [value])):
-        return  # nodes of their own, checked against their own targets
     cause: Exception | None = None
     try:
         read = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)

@@ -58,6 +58,8 @@ def check_overrides(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_run_name(cfg: DictConfig) -> None:
+    if "${hydra:" in str(cfg._get_node("run_name")):
+        return  # known when the run begins
     try:
         name = str(cfg.run_name)
     except OmegaConfBaseException as error:
