@@ -115,16 +115,18 @@ def _check_value(value: Any, hint: Any, name: str) -> None:
         read, cause = None, error
     except (PydanticSchemaGenerationError, PydanticUserError):
         return  # a type that pydantic cannot describe, such as a protocol
-    if cause is not None or _turned_into_a_number(value, read):
+    if cause is not None or _turned_into_another(value, read):
         choices = list(_literals(hint))
         advice = did_you_mean(value, choices) if choices else f"Expected {_readable(hint)}."
         raise XRayError(f"{name}={value!r} is not valid. {advice}") from cause
 
 
-def _turned_into_a_number(given: Any, read: Any) -> bool:
-    """Whether pydantic takes for a number what the constructor will get as it is, such as '16' or 1e15 for an int."""
+def _turned_into_another(given: Any, read: Any) -> bool:
+    """Whether pydantic made a number or an object of what the constructor will get as it is: '16', 1e15, {scale: 1}."""
     if isinstance(given, list) and isinstance(read, list | tuple):
-        return any(map(_turned_into_a_number, given, read))
+        return any(map(_turned_into_another, given, read))
+    if isinstance(given, dict):
+        return not isinstance(read, Mapping)
     return isinstance(read, int | float) and type(given) not in (type(read), int)
 
 

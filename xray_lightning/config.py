@@ -106,6 +106,8 @@ def build(cfg: Any, expects: type = object, **more: Any) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    if not isinstance(cfg, dict | DictConfig):
+        raise XRayError(f"{cfg!r} cannot be built: it has no keys, of which _target_ says what to make.")
     try:
         made = instantiate(cfg, _convert_="all", **{"_partial_": True} if more else {})
         made = made(**more) if more and callable(made) else made

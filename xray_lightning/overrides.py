@@ -72,6 +72,8 @@ def _check_run_name(cfg: DictConfig) -> None:
 
 def _check_outputs(cfg: DictConfig) -> None:
     """The folder that runs write to, before Hydra makes one in it."""
+    if not isinstance(cfg.paths.outputs, str):
+        raise XRayError(f"paths.outputs={cfg.paths.outputs} names no folder. Set paths.outputs=<folder>.")
     outputs = Path(cfg.paths.outputs)
     try:
         outputs.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,8 @@ def _values(override: Override) -> list[str]:
         return [f"{key}={value.start}"]
     values = [f"{key}={value}" for value in override.sweep_string_iterator()]
     is_group = bool(GlobalHydra.instance().config_loader().get_group_options(override.key_or_group))
+    if not values:
+        raise XRayError(f"{text} matches no option. glob() is for groups, such as model=glob(*).")
     return values if is_group else values[:1]
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
 from xray_lightning.artifacts import read_json, unnamed
@@ -109,6 +109,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
         if is_first():
             _clear(folder)
             save_config(folder, cfg)
+        check_arguments(OmegaConf.masked_copy(cfg, "trainer"))  # those of images depend on the model
         model = load_classifier(Path(str(cfg.ckpt)))
         own = "_target_" not in cfg.dataset
         trainer = _trainer(cfg, folder, precision=cfg.trainer.precision or _own_precision(model, cfg))

@@ -49,7 +49,7 @@ def override(rng: Random, keys: list[str]) -> str:
     key = rng.choice(keys)
     values = [v for v in VALUES if not v.strip("[]0123456789").startswith(("e", "-")) or not key.endswith(ONLY_WORDS)]
     if key.endswith(ONLY_WORDS):
-        values = [v for v in values if not any(c.isdigit() for c in v) and v not in ("auto", "inf")]
+        values = [v for v in values if not any(c.isdigit() for c in v) and v not in ("auto", "inf", "null")]
     value = rng.choice(values)
     how = rng.randrange(12)
     if how == 0:

@@ -76,6 +76,10 @@ def read_dicom(content: bytes) -> tuple[Image.Image, list[str]]:
     except Exception as error:  # of a damaged file pydicom and its decoders raise whatever they stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadImage(f"is a DICOM file that cannot be decoded ({reason})") from error
+    if shown.ndim != 2:  # as of NumberOfFrames=0, or of a frame that is not what the attributes say
+        raise BadImage(
+            f"is a DICOM file whose image is of shape {'x'.join(map(str, shown.shape))}: save one grey frame"
+        )
     grey = np.rint((shown - low) / (high - low or 1) * 255).clip(0, 255).astype(np.uint8)
     return Image.fromarray(255 - grey if inverted else grey), _notes(dataset)
 
