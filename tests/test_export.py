@@ -93,16 +93,16 @@ def test_a_file_that_differs_is_not_written(trained: Path, phantoms: Path, monke
 
 @pytest.mark.parametrize(
     "word, told",
-    [
-        ("format=onx", "Did you mean onnx"),
-        ("check=0", "at least 1"),
-        ("ckpt=[a,b]", "one checkpoint"),
-        ("dataset.root=/gone", "/gone"),
-    ],
+    [("format=onx", "Did you mean onnx"), ("check=0", "at least 1"), ("ckpt=[a,b]", "one checkpoint")],
 )
-def test_what_cannot_be_exported_is_told(trained: Path, phantoms: Path, word: str, told: str) -> None:
+def test_what_cannot_be_meant_is_told(phantoms: Path, tmp_path: Path, word: str, told: str) -> None:
     with pytest.raises(XRayError, match=told):
-        export(asked(trained, phantoms, word))
+        export(asked(tmp_path / "none.ckpt", phantoms, word))
+
+
+def test_images_that_are_asked_for_must_be_there(trained: Path, phantoms: Path) -> None:
+    with pytest.raises(XRayError, match="/gone"):
+        export(asked(trained, phantoms, "dataset.root=/gone"))
 
 
 def test_without_its_libraries_it_says_what_to_install(

@@ -35,7 +35,7 @@ BROKEN = (
 # What runs for long, starts processes or fills memory because it was asked to, is no bad input
 ONLY_WORDS = (
     "devices", "strategy", "num_nodes", "max_epochs", "max_steps", "views", "l2_steps", "images", "port", "host",
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 PATHS = ("paths.", "hydra", "phantoms.root", "cache_dir", "dirpath", "save_dir", "overlay")
 
 
