@@ -153,7 +153,7 @@ def launch(count: int, folder: Path) -> tuple[int, str]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it is all told below
+    logging.disable(logging.CRITICAL)  # of what the launcher says, in each module's own level; it is all told below
     os.environ[RUN_DIR] = str(folder)
     config = LaunchConfig(
         min_nodes=1,
