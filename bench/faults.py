@@ -29,13 +29,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
 from xray_lightning.history import History
 from xray_lightning.models.checkpoint import read_checkpoint
+from xray_lightning.run import train as _  # noqa: F401 - its imports take seconds, which no child should wait for
 
 COMMAND = [
     "-m",
     "dataset=pneumonia",
     "logger=csv",
     "experiment=demo",
-    "phantoms.images=80",
+    "phantoms.images=40",
+    "dataset.batch_size=8",
     "dataset.image_size=32",
     "trainer=cpu",
     "trainer.max_epochs=3",
@@ -92,7 +94,13 @@ def around_rename(count: Countdown, *, before: bool) -> None:
 
 
 def at_step(count: Countdown) -> None:
-    History.on_train_batch_end = lambda self, *args: count()  # type: ignore[method-assign]
+    ended = History.on_train_batch_end
+
+    def on_train_batch_end(self: History, *args: Any) -> None:
+        count()
+        ended(self, *args)
+
+    History.on_train_batch_end = on_train_batch_end  # type: ignore[method-assign]
 
 
 def at_write(count: Countdown) -> None:
@@ -105,7 +113,8 @@ def at_write(count: Countdown) -> None:
     tempfile.mkstemp = mkstemp  # type: ignore[assignment]
 
 
-FAULTS: dict[str, tuple[Callable[[Countdown], None], Strike]] = {
+Install = Callable[[Countdown], None]
+FAULTS: dict[str, tuple[Install, Strike]] = {
     "SIGKILL between write and rename": (lambda c: around_rename(c, before=True), kill),
     "SIGKILL after a rename": (lambda c: around_rename(c, before=False), kill),
     "SIGKILL after a training step": (at_step, kill),
@@ -115,10 +124,9 @@ FAULTS: dict[str, tuple[Callable[[Countdown], None], Strike]] = {
 }
 
 
-def run(
-    folder: Path, cache: Path, install: Callable[[Countdown], None] | None = None, count: Countdown | None = None
-) -> int:
-    """Runs the command in a child process; returns its wait status. What it prints goes to <folder>/log."""
+def run(folder: Path, cache: Path, *counts: tuple[Install, Countdown]) -> int:
+    """Runs the command in a child process; returns its wait status. What it prints goes to <folder>/log, and how often
+    each of `counts` was passed to <folder>/passed."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
@@ -129,7 +137,7 @@ def run(
         os.dup2(out, 2)
         os.chdir(folder)
         sys.argv = ["train.py", *COMMAND, f"paths.cache={cache}"]
-        if install is not None and count is not None:
+        for install, count in counts:
             install(count)
         train.main()
     except SystemExit as end:
@@ -137,8 +145,7 @@ def run(
     except BaseException:
         traceback.print_exc()
     finally:
-        if count is not None:
-            (folder / "passed").write_text(str(count.passed))
+        (folder / "passed").write_text(json.dumps([count.passed for _, count in counts]))
         os._exit(status)
 
 
@@ -163,7 +170,7 @@ def strike_and_go_on(work: Path, cache: Path, name: str, moment: int, whole: dic
     install, strike = FAULTS[name]
     with tempfile.TemporaryDirectory(dir=work) as made:
         folder = Path(made)
-        run(folder, cache, install, Countdown(moment, strike))
+        run(folder, cache, (install, Countdown(moment, strike)))
         first = (folder / "log").read_text()
         if "Traceback" in first:
             return f"traceback at {moment}: {first[-300:]}"
@@ -186,15 +193,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         work, cache = Path(made), Path(made) / "cache"
         (work / "whole").mkdir()
-        if run(work / "whole", cache):
+        if run(work / "whole", cache, *((install, Countdown(None, kill)) for install, _ in FAULTS.values())):
             raise SystemExit((work / "whole/log").read_text())
         whole = outcome(work / "whole")
-        table = Table("fault", "moments", "tried", "equal", title="Faults in a sweep of two runs", title_justify="left")
-        for name, (install, _) in FAULTS.items():
+        passed = json.loads((work / "whole/passed").read_text())
+        table = Table("fault", "moments", "tried", "equal", title=f"Faults in a sweep of {models}")
+        for name, moments in zip(FAULTS, passed, strict=True):
             (work / name).mkdir()
-            count = Countdown(None, kill)
-            run(work / name, cache, install, count)
-            moments = int((work / name / "passed").read_text())
             tried = range(1 + (every // 2) % moments, moments + 1, every)
             found = Counter(strike_and_go_on(work, cache, name, moment, whole) for moment in tried)
             table.add_row(name, str(moments), str(len(tried)), str(found["equal"]))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is a worker for each core, and each starts processes
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig

@@ -23,6 +23,7 @@ import yaml
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 
+from xray_lightning.config import register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import cores
 from xray_lightning.overrides import check_overrides, sweep_overrides, swept_params
@@ -349,6 +350,7 @@ def test_a_study_of_something_else_is_not_continued(
 
 
 def test_runs_of_a_search_are_named_by_what_it_chooses(tmp_path: Path) -> None:
+    register_resolvers()
     given = [f"paths.outputs={tmp_path}", "sweep=s", "hydra/sweeper=optuna", LOG_RATE]
     given.append("hydra.sweeper.params={model.optimizer.weight_decay: 'choice(0,0.1)'}")
     cfg = check_overrides("train", given)
