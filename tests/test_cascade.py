@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from xray_lightning.cascade import cascade
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.report.__main__ import main
-from xray_lightning.run import test, train
+from xray_lightning.run import test as score
+from xray_lightning.run import train
 
 Configure = Callable[..., DictConfig]
 
@@ -103,7 +104,7 @@ def test_nothing_of_a_run_is_left_beside_a_cascade_of_its_folder_nor_the_other_w
 ) -> None:
     ckpt = f"ckpt={tmp_path / 'covid/checkpoints/best.ckpt'}"
     for _ in range(2):
-        test(configure(ckpt, run="cascade", config="test"))
+        score(configure(ckpt, run="cascade", config="test"))
         assert not (tmp_path / "cascade/cascade.json").exists() and (tmp_path / "cascade/metrics.json").exists()
         cascade(asked(configure, tmp_path))
         assert (tmp_path / "cascade/cascade.json").exists() and not (tmp_path / "cascade/metrics.json").exists()
