@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def failed_runs(sweep_dir: Path) -> list[Row | CascadeRow]:
-    return [row for row in (*gather(sweep_dir), *gather_cascades(sweep_dir)) if row.state == FAILED]
+    every: list[Row | CascadeRow] = [*gather(sweep_dir), *gather_cascades(sweep_dir)]
+    return [row for row in every if row.state == FAILED]
 
 
 def show_sweep(sweep_dir: Path) -> None:
@@ -32,7 +33,7 @@ def show_sweep(sweep_dir: Path) -> None:
     from xray_lightning.evaluation.versus import compare_runs
 
     rows, cascades = write_tables(sweep_dir)
-    steps: list[partial[object]] = []
+    steps: list[partial[Any]] = []
     if rows:
         steps += [partial(compare_runs, sweep_dir, rows), partial(write_ensembles, sweep_dir, rows)]
     if rows or cascades:

@@ -108,4 +108,4 @@ def _of_cascade(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
             raise ValueError("a probability is missing")
     except (OSError, ValueError, csv.Error) as error:
         raise XRayError(f"{file} cannot be used ({error}). Run its test again.") from error
-    return header, {row[0]: row for row in rows}
+    return header, {str(row[0]): row for row in rows}

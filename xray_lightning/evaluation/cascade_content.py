@@ -144,11 +144,6 @@ class _Judged(Part):
             raise ValueError("a system that is compared twice")
 
 
-class _Test(Part):
-    unseen: _Judged | _Nothing = Field(alias=UNSEEN)
-    all: _Judged
-
-
 class _Sides(Part):
     train: Counts
     val: Counts
@@ -181,11 +176,13 @@ class Cascade(Part):
     matched_threshold: float
     fixed_on: _FixedOn
     notes: list[Name]
-    test: _Test
+    test: Annotated[dict[str, _Judged | _Nothing], _just(UNSEEN, ALL)]
     environment: Environment
 
     def model_post_init(self, context: Any) -> None:
-        for part in (self.test.unseen, self.test.all):
+        if isinstance(self.test[ALL], _Nothing):
+            raise ValueError("a test without images")
+        for part in self.test.values():
             for matrix in part.confusion_matrices.values() if isinstance(part, _Judged) else ():
                 if {len(matrix), *map(len, matrix)} != {len(self.classes)}:
                     raise ValueError("a confusion matrix of other classes")

@@ -67,13 +67,15 @@ def read_cascade_folder(folder: Path) -> CascadeRow:
     """A cascade as its files tell. Before there is a result, the settings tell what was asked for."""
     status, content = _told(folder, "cascade.json", Cascade)
     settings = status["settings"]
-    asked = {key: settings.get(key) for key in ("screen", "diagnose", "sensitivity")}
+    screen, diagnosis, sensitivity = (settings.get(key) for key in ("screen", "diagnose", "sensitivity"))
     if content:
-        checkpoints = [content[role]["checkpoint"] for role in ("screen", "diagnosis")]
-        asked = dict(zip(asked, [*checkpoints, content["sensitivity"]], strict=True))
+        screen, diagnosis = (content[role]["checkpoint"] for role in ("screen", "diagnosis"))
+        sensitivity = content["sensitivity"]
     return CascadeRow(
-        folder.name,
-        *("" if value is None else str(value) for value in asked.values()),
+        run=folder.name,
+        screen="" if screen is None else str(screen),
+        diagnosis="" if diagnosis is None else str(diagnosis),
+        sensitivity="" if sensitivity is None else str(sensitivity),
         state=status["state"],
         seconds=status.get("seconds"),
         error=status.get("error"),
