@@ -92,7 +92,10 @@ def test_splits_that_leak_are_told_beside_the_scores(configure: Configure, tmp_p
     for name in ("pneumonia", "covid"):
         record = train(configure(f"dataset={name}", "dataset.split=reference", run=name))
         (notes[name],) = [note for note in record["notes"] if note.startswith("leaks")]
-    expected = [f"screen of pneumonia {notes['pneumonia']}", f"diagnosis of covid {notes['covid']}"]
+    expected = [
+        f"the split of the screen (pneumonia) {notes['pneumonia']}",
+        f"the split of the diagnosis (covid) {notes['covid']}",
+    ]
     content = cascade(asked(configure, tmp_path))
     assert [note for note in content["notes"] if "leaks" in note] == expected
     page = (tmp_path / "cascade/report.html").read_text()

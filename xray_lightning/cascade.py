@@ -119,7 +119,7 @@ def _notes(test: Side, *stages: Stage) -> list[str]:
     """What a reader must know before believing a score, of the screen and the diagnosis too."""
     random = any(str(stage.model.card.get("weights", "")).startswith("random") for stage in stages)
     leaks = [
-        f"{role} of {stage.model.card['data']['arguments']['name']} {note}"
+        f"the split of the {role} ({stage.model.card['data']['arguments']['name']}) {note}"
         for role, stage in zip(("screen", "diagnosis"), stages, strict=True)
         if (note := leak_note(stage.model.card["data"]["leaked"]))
     ]
