@@ -16,6 +16,7 @@ from xray_lightning.evaluation.versus import read_predictions
 
 ELSEWHERE = ("environment", "dataset", "model", "seed", "checkpoint")  # of a record: other parts tell
 NETWORKS = ("screen", "diagnosis")  # of a cascade's record
+ASKED = ("sensitivity", "healthy")  # as its settings tell
 CHECKPOINT = "checkpoints/best.ckpt"
 PREDICTIONS = "predictions.csv"
 
@@ -71,7 +72,7 @@ def _compare_cascades(both: tuple[Path, Path]) -> Comparison:
     settings = [(read_json(folder / "status.json") or {}).get("settings") for folder in both]
     networks = [{role: record[role] for role in NETWORKS} for record in records]
     environments = [record["environment"] for record in records]
-    scores = [{k: v for k, v in record.items() if k not in (*ELSEWHERE, *NETWORKS)} for record in records]
+    scores = [{k: v for k, v in record.items() if k not in (*ELSEWHERE, *NETWORKS, *ASKED)} for record in records]
     parts = [
         of_values("settings", "settings", *settings, result=False),
         of_values("networks", "facts", *networks, result=False),
@@ -119,14 +120,14 @@ def is_sweep(folder: Path) -> bool:
 def _done(folder: Path) -> Row:
     row = read_run_folder(folder)
     if row.record is None:
-        raise XRayError(f"{folder} holds no finished run: {row.error or row.state}.")
+        raise XRayError(f"{folder} holds no finished run: {(row.error or row.state).rstrip('.')}.")
     return row
 
 
 def _done_cascade(folder: Path) -> Mapping[str, Any]:
     row = read_cascade_folder(folder)
     if row.content is None:
-        raise XRayError(f"{folder} holds no finished cascade: {row.error or row.state}.")
+        raise XRayError(f"{folder} holds no finished cascade: {(row.error or row.state).rstrip('.')}.")
     return row.content
 
 
