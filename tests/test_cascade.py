@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from xray_lightning.cascade import cascade
 from xray_lightning.errors import XRayError
 from xray_lightning.evaluation.report.__main__ import main
+from xray_lightning.run import test as score
 from xray_lightning.run import train
 
 Configure = Callable[..., DictConfig]
@@ -84,6 +85,46 @@ def test_what_is_no_cascade_is_refused(
 ) -> None:
     with pytest.raises(XRayError, match=told):
         cascade(asked(configure, tmp_path, word))
+
+
+def test_splits_that_leak_are_told_beside_the_scores(configure: Configure, tmp_path: Path) -> None:
+    notes = {}
+    for name in ("pneumonia", "covid"):
+        record = train(configure(f"dataset={name}", "dataset.split=reference", run=name))
+        (notes[name],) = [note for note in record["notes"] if note.startswith("leaks")]
+    expected = [
+        f"the split of the screen (pneumonia) {notes['pneumonia']}",
+        f"the split of the diagnosis (covid) {notes['covid']}",
+    ]
+    content = cascade(asked(configure, tmp_path))
+    assert [note for note in content["notes"] if "leaks" in note] == expected
+    page = (tmp_path / "cascade/report.html").read_text()
+    assert all(f"{note[0].upper()}{note[1:]}" in page for note in expected)
+
+
+def test_nothing_of_a_run_is_left_beside_a_cascade_of_its_folder_nor_the_other_way_round(
+    pair: dict[str, Any], configure: Configure, tmp_path: Path
+) -> None:
+    ckpt = f"ckpt={tmp_path / 'covid/checkpoints/best.ckpt'}"
+    for _ in range(2):
+        score(configure(ckpt, run="cascade", config="test"))
+        assert not (tmp_path / "cascade/cascade.json").exists() and (tmp_path / "cascade/metrics.json").exists()
+        cascade(asked(configure, tmp_path))
+        assert (tmp_path / "cascade/cascade.json").exists() and not (tmp_path / "cascade/metrics.json").exists()
+
+
+def test_a_sweep_over_cascades_has_a_table_of_its_own(pair: dict[str, Any], shell: Any, tmp_path: Path) -> None:
+    places = {"screen": "pneumonia", "diagnose": "covid"}
+    words = [f"cascade.{key}={tmp_path / name / 'checkpoints/best.ckpt'}" for key, name in places.items()]
+    done = shell("test.py", "-m", *words, "cascade.sensitivity=0.9,1.5", "sweep=two", "trainer=cpu", "figures=false")
+    assert done.returncode == 1 and "cascade.sensitivity=1.5 is not valid" in done.stderr
+    folder = tmp_path / "outputs/sweeps/two"
+    with (folder / "cascades.csv").open() as file:
+        states = {line["run"]: line["state"] for line in csv.DictReader(file)}
+    assert states == {"test_sensitivity=0.9": "done", "test_sensitivity=1.5": "failed"}
+    assert "broken" not in done.stdout + done.stderr and "→ covid" in done.stdout
+    assert 'href="test_sensitivity%3D0.9/report.html"' in (folder / "report.html").read_text()
+    assert not (folder / "results.csv").exists()
 
 
 def test_a_screen_has_two_classes(configure: Configure, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from xray_lightning.compare.__main__ import main
 from xray_lightning.compare.part import flat, of_values
 
+from .evaluation.cascades import fail_cascade, finish_cascade
+from .evaluation.report.conftest import Maker
+
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = ("trainer=cpu", "trainer.max_epochs=2", "dataset.image_size=32", "figures=false", "dataset.batch_size=16")
 RESULTS = {"metrics", "predictions", "history", "weights"}
@@ -269,6 +272,79 @@ def test_a_wrong_call_is_exit_status_2(words: list[str], capsys: pytest.CaptureF
 def test_a_run_is_not_compared_with_a_sweep(sweeps: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sweeps[0]), str(sweeps[0] / "pneumonia_cnn_s0")]) == 2
     assert "two of a kind" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cascades(tmp_path: Path) -> tuple[Path, Path]:
+    """One and its copy, which a test may change."""
+    one = finish_cascade(tmp_path / "one" / "two")
+    return one, Path(shutil.copytree(one, tmp_path / "other" / "two"))
+
+
+def test_two_cascades_are_the_same_or_told_apart(
+    capsys: pytest.CaptureFixture[str], cascades: tuple[Path, Path]
+) -> None:
+    assert main([*map(str, cascades)]) == 0
+    told = capsys.readouterr().out
+    assert "The results are the same, bit for bit" in told and "120 images of predictions" in told
+    lines = lines_of(cascades[1] / "predictions.csv")
+    lines[3]["screen"], lines[5]["Healthy"] = "0.5", repr(float(lines[5]["Healthy"]) + 0.25)
+    lines[7]["cascade"] = "Covid" if lines[7]["cascade"] != "Covid" else "Healthy"
+    with (cascades[1] / "predictions.csv").open("w", newline="") as out:
+        writer = csv.DictWriter(out, lines[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines[:-1])
+    content = json.loads((cascades[1] / "cascade.json").read_text())
+    content["test"]["all"]["spared"]["value"] = 0.125
+    content["screen"]["seed"] = 9
+    content["environment"]["packages"]["torch"] = "0.1"
+    (cascades[1] / "cascade.json").write_text(json.dumps(content))
+    status, found = compared(capsys, *cascades)
+    differing_ = {name: [d["what"] for d in part] for name, part in differing(found).items()}
+    assert status == 1 and differing_ == {
+        "networks": ["screen.seed"],
+        "environment": ["packages.torch"],
+        "metrics": ["test.all.spared.value"],
+        "predictions": [
+            "images of one alone",
+            "probability of screen, 3.png",
+            "probability of Healthy, 5.png",
+            "cascade",
+        ],
+    }
+    healthy = next(d for d in differing(found)["predictions"] if "Healthy" in d["what"])
+    assert healthy["by"] == "+0.25, the largest of 1 images"
+    assert compared(capsys, *(folder.parent for folder in cascades))[1]["two"]["same"] is False  # as sweeps
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda folder: fail_cascade(folder, "no disk"), "holds no finished cascade: no disk"),
+        (lambda folder: (folder / "cascade.json").write_text("{}"), "cascade.json is broken"),
+        (without_a_column, "predictions.csv cannot be used"),
+        (lambda folder: (folder / "predictions.csv").write_text(""), "predictions.csv cannot be used"),
+        (lambda folder: (folder / "predictions.csv").write_bytes(b"\0"), "predictions.csv cannot be used"),
+    ],
+)
+def test_cascades_that_cannot_be_compared_are_one_message(
+    capsys: pytest.CaptureFixture[str], cascades: tuple[Path, Path], edit: Edit, message: str
+) -> None:
+    edit(cascades[1])
+    assert main([*map(str, cascades)]) == 2
+    told = capsys.readouterr()
+    assert message in told.err and "other/two" in told.err and not told.out
+
+
+def test_a_cascade_is_not_compared_with_a_run(
+    capsys: pytest.CaptureFixture[str], cascades: tuple[Path, Path], tmp_path: Path
+) -> None:
+    make = Maker(tmp_path / "one")
+    run = make.run("pneumonia_cnn_s0", make.record(), figures=False)
+    for pair in ((cascades[0], run), (run, cascades[0])):
+        assert main([*map(str, pair)]) == 2
+        told = capsys.readouterr().err
+        assert f"{cascades[0]} is a cascade" in told and "two of a kind" in told
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)

@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+RESULTS = ("metrics.json", "cascade.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md")
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # .<name>.<what tempfile draws>
 
 
@@ -50,6 +51,17 @@ def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[
 def unnamed(folder: Path) -> list[Path]:
     """Temporary files of `atomic_write` in the folder, whose process was killed before it named them."""
     return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]
+
+
+def clear_results(folder: Path) -> None:
+    """Takes away what an earlier attempt told, which would stand beside the new numbers, and its temporary files."""
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+    for figure in (folder / "figures").glob("*.png"):
+        figure.unlink()
+    for part in (folder, *(folder / name for name in (".hydra", "checkpoints", "figures"))):
+        for file in unnamed(part):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from xray_lightning.artifacts import write_csv, write_json
-from xray_lightning.data.splits import TEST, TRAIN, VAL
+from xray_lightning.artifacts import clear_results, write_csv, write_json
+from xray_lightning.data.splits import TEST, TRAIN, VAL, leak_note
 from xray_lightning.environment import environment
 from xray_lightning.errors import XRayError, did_you_mean
 from xray_lightning.evaluation.cascade import Scored, counted, judged, systems, thresholds
-from xray_lightning.evaluation.cascade_content import ALL, UNSEEN
+from xray_lightning.evaluation.cascade_content import ALL, BEFORE, UNSEEN
 from xray_lightning.evaluation.cascade_figures import draw_cascade
 from xray_lightning.evaluation.cascade_table import show_cascade
 from xray_lightning.evaluation.report.page import write_report
@@ -36,7 +36,7 @@ def cascade(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(cfg.paths.run)
     with recorded(folder, OmegaConf.to_container(cfg.cascade, resolve=True)):  # type: ignore[arg-type]
-        _clear(folder)
+        clear_results(folder)
         save_config(folder, cfg)
         screen, diagnosis, healthy = _stages(cfg)
         val, test = (Side.scored_by(screen, diagnosis, cfg, split) for split in (VAL, TEST))
@@ -64,14 +64,6 @@ def cascade(cfg: DictConfig) -> dict[str, Any]:
     _illustrate(folder, content, figures=cfg.figures)
     show_cascade(content, folder)
     return content
-
-
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
-    for name in ("cascade.json", "predictions.csv", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for figure in (folder / "figures").glob("*.png"):
-        figure.unlink()
 
 
 def _stages(cfg: DictConfig) -> tuple[Stage, Stage, int]:
@@ -124,15 +116,20 @@ def _about(stage: Stage) -> dict[str, Any]:
 
 
 def _notes(test: Side, *stages: Stage) -> list[str]:
-    """What a reader must know before believing a score."""
+    """What a reader must know before believing a score, of the screen and the diagnosis too."""
     random = any(str(stage.model.card.get("weights", "")).startswith("random") for stage in stages)
-    return ["synthetic radiographs"] * test.synthetic + ["random backbone"] * random
+    leaks = [
+        f"the split of the {role} ({stage.model.card['data']['arguments']['name']}) {note}"
+        for role, stage in zip(("screen", "diagnosis"), stages, strict=True)
+        if (note := leak_note(stage.model.card["data"]["leaked"]))
+    ]
+    return ["synthetic radiographs"] * test.synthetic + leaks + ["random backbone"] * random
 
 
 def _write_predictions(
     path: Path, test: Side, answers: dict[str, np.ndarray], classes: Sequence[str], threshold: float
 ) -> None:
-    header = ["path", "group", "label", "screen", "flagged", *classes, *answers]
+    header = [*BEFORE, *classes, *answers]
     found = test.scored
     lines = (
         [test.paths[i], found.groups[i], classes[found.labels[i]], repr(float(found.screen[i]))]

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import read_json, unnamed
+from xray_lightning.artifacts import clear_results, read_json
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
@@ -62,7 +62,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         refuse_failed(folder, settings)
     with recorded(folder, settings):
         if is_first():
-            _clear(folder)
+            clear_results(folder)
             save_config(folder, cfg)
         check_arguments(cfg)
         _same_start(cfg.seed)
@@ -107,7 +107,7 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.paths.run)
     with recorded(folder, {"ckpt": str(cfg.ckpt)}):
         if is_first():
-            _clear(folder)
+            clear_results(folder)
             save_config(folder, cfg)
         check_arguments(OmegaConf.masked_copy(cfg, "trainer"))  # those of images depend on the model
         model = load_classifier(Path(str(cfg.ckpt)))
@@ -136,17 +136,6 @@ def _show(
         again = f"python -m xray_lightning.evaluation.report {shlex.quote(str(folder))}"
         told = "The scores are complete, but not figures and report (%s). To make the report again: %s"
         log.error(told, error, again, exc_info=not isinstance(error, OSError))  # a full disk is no fault of the program
-
-
-def _clear(folder: Path) -> None:
-    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
-    for name in ("metrics.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md"):
-        (folder / name).unlink(missing_ok=True)
-    for figure in (folder / "figures").glob("*.png"):
-        figure.unlink()
-    for part in (folder, *(folder / name for name in (".hydra", "checkpoints", "figures"))):
-        for file in unnamed(part):
-            file.unlink(missing_ok=True)
 
 
 def _choice(cfg: DictConfig, key: str, valid: tuple[str, ...]) -> str:

@@ -11,16 +11,18 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from xray_lightning.artifacts import read_json
-from xray_lightning.evaluation.runs import gather, read_run_folder
-from xray_lightning.evaluation.table import Row, show_results, write_results
+from xray_lightning.evaluation.cascade_table import CascadeRow, show_cascades
+from xray_lightning.evaluation.runs import gather, gather_cascades, read_run_folder, write_tables
+from xray_lightning.evaluation.table import Row, show_results
 from xray_lightning.processes import is_first
 from xray_lightning.status import FAILED
 
 log = logging.getLogger(__name__)
 
 
-def failed_runs(sweep_dir: Path) -> list[Row]:
-    return [row for row in gather(sweep_dir) if row.state == FAILED]
+def failed_runs(sweep_dir: Path) -> list[Row | CascadeRow]:
+    every: list[Row | CascadeRow] = [*gather(sweep_dir), *gather_cascades(sweep_dir)]
+    return [row for row in every if row.state == FAILED]
 
 
 def show_sweep(sweep_dir: Path) -> None:
@@ -30,20 +32,23 @@ def show_sweep(sweep_dir: Path) -> None:
     from xray_lightning.evaluation.report.page import write_report
     from xray_lightning.evaluation.versus import compare_runs
 
-    if rows := gather(sweep_dir):
-        write_results(sweep_dir, rows)
-        for step in (
-            partial(compare_runs, sweep_dir, rows),
-            partial(write_ensembles, sweep_dir, rows),
-            partial(write_report, sweep_dir),
-        ):
-            try:
-                step()
-            except OSError as error:  # a full disk, say
-                log.error("The results are complete, but not what %s makes of them: %s", step.func.__name__, error)
-            except Exception:  # what is only looked at must hide neither the results nor the next step
-                log.exception("The results are complete, but not what %s makes of them", step.func.__name__)
+    rows, cascades = write_tables(sweep_dir)
+    steps: list[partial[Any]] = []
+    if rows:
+        steps += [partial(compare_runs, sweep_dir, rows), partial(write_ensembles, sweep_dir, rows)]
+    if rows or cascades:
+        steps.append(partial(write_report, sweep_dir))
+    for step in steps:
+        try:
+            step()
+        except OSError as error:  # a full disk, say
+            log.error("The results are complete, but not what %s makes of them: %s", step.func.__name__, error)
+        except Exception:  # what is only looked at must hide neither the results nor the next step
+            log.exception("The results are complete, but not what %s makes of them", step.func.__name__)
+    if rows:
         show_results(rows, sweep_dir)
+    if cascades:
+        show_cascades(cascades, sweep_dir)
 
 
 class SweepCallback(Callback):
@@ -62,7 +67,7 @@ class SweepCallback(Callback):
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             folder = Path(config.hydra.sweep.dir)
             with FileLock(folder / ".results.lock"):  # of jobs that end together, the last one to write has seen both
-                write_results(folder, gather(folder))
+                write_tables(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         show_sweep(Path(config.hydra.sweep.dir))

@@ -1,13 +1,18 @@
 """A screen and a diagnosis that are often right, drawn, and what cascade.json would say of them."""
 
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xray_lightning.evaluation.cascade import Scored, counted, judged, thresholds
-from xray_lightning.evaluation.cascade_content import ALL, UNSEEN
+from xray_lightning.artifacts import write_csv, write_json
+from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.cascade import Scored, counted, judged, systems, thresholds
+from xray_lightning.evaluation.cascade_content import ALL, BEFORE, SYSTEMS, UNSEEN
+from xray_lightning.status import recorded
 
 CLASSES = ["Covid", "Healthy", "Lung_infection", "Pneumonia"]
 HEALTHY = 1
@@ -47,3 +52,35 @@ def _content(known: int, asked: float = 0.98) -> dict[str, Any]:
         "test": {name: judged(validation, part, CLASSES, HEALTHY, asked) for name, part in parts.items()},
         "environment": {"command": "python test.py cascade.screen=a.ckpt", "packages": {"torch": "2.10"}, "git": None},
     }  # fmt: skip
+
+
+def finish_cascade(folder: Path, content: dict[str, Any] | None = None, sensitivity: float = 0.98) -> Path:
+    """The folder of a cascade that is done, by its own files."""
+    content = content or cascade_content(sensitivity=sensitivity)
+    test = drawn(2)
+    answers = systems(test.screen, test.diagnosis, HEALTHY, content["threshold"], content["matched_threshold"])
+    with recorded(folder, asked_of(sensitivity)):
+        about = (
+            [f"{i}.png", group, CLASSES[label]]
+            for i, (group, label) in enumerate(zip(test.groups, test.labels, strict=True))
+        )
+        said = (
+            [float(p), bool(p >= content["threshold"]), *d.tolist()]
+            for p, d in zip(test.screen, test.diagnosis, strict=True)
+        )
+        given = ([CLASSES[i] for i in image] for image in zip(*answers.values(), strict=True))
+        lines = [[*a, *b, *c] for a, b, c in zip(about, said, given, strict=True)]
+        write_csv(folder / "predictions.csv", [*BEFORE, *CLASSES, *SYSTEMS], lines)
+        write_json(folder / "cascade.json", content)
+    return folder
+
+
+def fail_cascade(folder: Path, error: str, sensitivity: float = 1.5) -> Path:
+    with suppress(XRayError), recorded(folder, asked_of(sensitivity)):
+        raise XRayError(error)
+    return folder
+
+
+def asked_of(sensitivity: float) -> dict[str, Any]:
+    runs = {"screen": "sweeps/x/screen_s0/checkpoints/best.ckpt", "diagnose": "sweeps/x/covid_s0/checkpoints/best.ckpt"}
+    return runs | {"sensitivity": sensitivity, "healthy": "Healthy"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xray_lightning.evaluation.cascade_content import ALL, ALONE, CASCADE, MATCHED, OPEN
@@ -61,6 +62,20 @@ def test_a_part_is_drawn_once_legibly_and_within_its_edges(tmp_path: Path, known
             pixels = np.asarray(image.convert("L"))
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == 255).all()
+
+
+def test_a_title_tells_networks_images_and_notes_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(
+        "xray_lightning.evaluation.cascade_figures.confusion_figure", lambda *args: titles.append(args[2]) or Figure()
+    )
+    draw_cascade(cascade_content(notes=["synthetic radiographs", "random backbone"]), tmp_path)
+    assert titles[-1].splitlines()[1:] == [
+        "screen cnn of pneumonia, diagnosis cnn of covid",
+        "120 test images of covid, of which the screen knows 20",
+        "synthetic radiographs",
+        "random backbone",
+    ]
 
 
 def test_without_ill_images_nothing_stands_on_the_axis_of_sensitivity() -> None:

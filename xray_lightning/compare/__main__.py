@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bit, 1 where some differ, 2 where folders cannot be compared."""
     parser = argparse.ArgumentParser(
         prog="python -m xray_lightning.compare",
-        description="Lists what differs between two runs, or between the runs of two sweeps that have the same names: "
-        "settings, environment and data, and what came of them: metrics, predictions, history and weights.",
+        description="Lists what differs between two runs, two cascades, or the runs of two sweeps that have the same "
+        "names: settings, environment and data, and what came of them: metrics, predictions, history and weights.",
         epilog="Exit status: 0 where all results are the same, bit for bit, whatever else differs; 1 where results "
         "differ; 2 where the folders cannot be compared.",
     )

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import ceil, floor
 
@@ -139,6 +139,12 @@ def leaked(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[str, int]:
     seen = {VAL: groups[TRAIN], TEST: groups[TRAIN] | groups[VAL]}
     counts = Counter(s for row, s in zip(rows, sides, strict=True) if s in seen and row.group in seen[s])
     return dict(sorted(counts.items()))
+
+
+def leak_note(leaked: Mapping[str, int]) -> str:
+    """What `leaked` means for whoever reads a score; empty where nothing leaks."""
+    counts = " and ".join(f"{count} {side}" for side, count in leaked.items())
+    return f"leaks: of {counts} images a patient, a copy or a twin was trained or chosen on" if leaked else ""
 
 
 def leaks(rows: Sequence[Radiograph], sides: Sequence[str]) -> dict[tuple[str, str], int]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xray_lightning.evaluation.answers import differences, scores, share, shares
-from xray_lightning.evaluation.cascade_content import ALONE, CASCADE, MATCHED, OPEN
+from xray_lightning.evaluation.cascade_content import ALONE, CASCADE, MATCHED, OPEN, conclusion
 from xray_lightning.evaluation.operating_points import threshold_for
 from xray_lightning.evaluation.report.numbers import count, equals, estimate, interval, signed
 
@@ -53,10 +53,9 @@ def thresholds(validation: Scored, healthy: int, sensitivity: float) -> tuple[fl
 def verdict(found: Sequence[Mapping[str, Any]], images: int) -> str:
     """Whether the study's conclusion, that two stages are better, holds on these images, by `answers.differences`. A
     difference counts where its 95 % interval, over groups and not adjusted for their number, leaves out 0."""
-    told, better = [], 0
+    told = []
     for pair in (p for p in found if p["b"] in (ALONE, MATCHED)):
         d = estimate(pair["accuracy"])
-        better += d.low is not None and d.low > 0
         words = "cannot be compared with" if d.value is None else "is not shown to differ from"
         if d.low is not None and d.high is not None:
             words = "is better than" if d.low > 0 else "is worse than" if d.high < 0 else words
@@ -65,9 +64,8 @@ def verdict(found: Sequence[Mapping[str, Any]], images: int) -> str:
             "" if d.value is None else f": {signed(d.value)}{interval_}, McNemar {equals(pair['accuracy']['mcnemar'])}"
         )
         told.append(f"{words} the {pair['b'].replace(', matched', ' at the same sensitivity on validation')}{value}")
-    holds = "holds" if better == len(told) else "holds in part" if better else "does not hold"
     return (
-        f"The study's conclusion, that two stages are better than one, {holds} on these images. "
+        f"The study's conclusion, that two stages are better than one, {conclusion(found)} on these images. "
         f"On {count(images, 'image')}, in accuracy, the cascade {'; it '.join(told)}."
     )
 

@@ -53,10 +53,11 @@ def draw_cascade(content: Content, folder: Path) -> None:
 
 
 def _figures(content: Content) -> Iterator[tuple[str, Figure]]:
-    roles = [f"{role} {content[role]['model']} of {content[role]['dataset']}" for role in ("screen", "diagnosis")]
+    names = {role: [readable(content[role][key]) for key in ("model", "dataset")] for role in ("screen", "diagnosis")}
+    roles = ", ".join(f"{role} {' of '.join(found)}" for role, found in names.items())
     for name, part in parts_shown(content).items():
-        about = [readable(", ".join(roles)), readable(described(content, name)), ", ".join(content["notes"])]
-        title = "\n".join(line for line in about if line)
+        images = described({**content, "dataset": readable(content["dataset"])}, name)
+        title = "\n".join([roles, images, *content["notes"]])
         yield f"sweep_{FILES[name]}", sweep_figure(part, content["sensitivity"], f"Two stages and one\n{title}")
         for system, stem in ((CASCADE, "cascade"), (ALONE, "alone")):
             matrix = np.array(part["confusion_matrices"][system])

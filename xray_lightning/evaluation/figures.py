@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from xray_lightning.artifacts import atomic_write
 from xray_lightning.console import printable
@@ -113,7 +114,8 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     """A confusion matrix (classes, classes): counts, and percentages of each row (the actual class)."""
     share = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     size = 3.2 + 1.0 * len(classes)
-    figure = Figure(figsize=(size + 0.8, size), layout="constrained", facecolor="white")
+    roomy = ConstrainedLayoutEngine(h_pad=0.08)  # the default cuts the top of titles of some heights
+    figure = Figure(figsize=(size + 0.8, size), layout=roomy, facecolor="white")
     axes = figure.add_subplot()
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     for (row, column), count in np.ndenumerate(matrix):

@@ -10,7 +10,7 @@ import torch
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.overlap import IDENTICAL, NEAR, within
 from xray_lightning.data.seen import Seen
-from xray_lightning.data.splits import ALL, TEST, VAL
+from xray_lightning.data.splits import ALL, TEST, VAL, leak_note
 from xray_lightning.evaluation.bootstrap import RESAMPLES
 from xray_lightning.evaluation.calibration import temper
 from xray_lightning.evaluation.intervals import METHOD, Bounds, calibration_intervals, intervals
@@ -144,8 +144,7 @@ def _notes(data: XRayDataModule, model: XRayClassifier, split: str, seen: Seen |
         notes += [f"trained on {model.card['data']['arguments']['name']} and scored on {data.name}{whole}"]
         notes += [seen.note] * bool(seen.note)
     if data.leaked:
-        counts = " and ".join(f"{count} {side}" for side, count in data.leaked.items())
-        notes.append(f"leaks: of {counts} images a patient, a copy or a twin was trained or chosen on")
+        notes.append(leak_note(data.leaked))
     if model.class_names != list(data.layout.folders):
         notes.append(f"classes {' + '.join(model.class_names)}")
     weights = str(model.card.get("weights", ""))

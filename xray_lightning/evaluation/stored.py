@@ -16,13 +16,13 @@ Name = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """Types as they are written, nothing turned into another; more may be there, and is not read."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class _Estimate(_Part):
+class _Estimate(Part):
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -32,29 +32,29 @@ Measured = _Estimate | float | None
 Rates = dict[str, float | None]
 
 
-class _OfClass(_Part):
+class _OfClass(Part):
     __pydantic_extra__: dict[str, Measured]
     n: Count
 
 
-class _Scores(_Part):
+class _Scores(Part):
     log_loss: Measured
     brier: Measured
     ece: Measured
 
 
-class _Calibration(_Part):
+class _Calibration(Part):
     temperature: float
     before: _Scores
     after: _Scores
 
 
-class _Gap(_Part):
+class _Gap(Part):
     sensitivity: Measured = None
     specificity: Measured = None
 
 
-class _Achieved(_Part):
+class _Achieved(Part):
     sensitivity: Measured
     specificity: Measured
     ppv: Measured = None
@@ -62,14 +62,14 @@ class _Achieved(_Part):
     accuracy: Measured = None
 
 
-class _Point(_Part):
+class _Point(Part):
     threshold: float
     test: _Achieved
     validation: Rates | None = None
     gap: _Gap | None = None
 
 
-class _Subgroup(_Part):
+class _Subgroup(Part):
     by: Name
     value: Name
     of_class: Name = Field(alias="class")
@@ -77,19 +77,19 @@ class _Subgroup(_Part):
     recall: Measured
 
 
-class _Interval(_Part):
+class _Interval(Part):
     level: float
     method: str
     resamples: int
 
 
-class _Seen(_Part):
+class _Seen(Part):
     trained: Count
     chosen: Count
     identical: Count
 
 
-class _Audit(_Part):
+class _Audit(Part):
     images: Count
     groups: Count
     patients_known: Count
@@ -98,11 +98,11 @@ class _Audit(_Part):
     leaked: dict[str, Count]
 
 
-class _Environment(_Part):
+class Environment(Part):
     command: str | None = None
 
 
-class Record(_Part):
+class Record(Part):
     dataset: Name
     model: Name
     seed: int | None
@@ -125,7 +125,7 @@ class Record(_Part):
     images: dict[str, dict[str, Count]] | None = None
     audit: _Audit | None = None
     bad_images: dict[str, str] | None = None
-    environment: _Environment | None = None
+    environment: Environment | None = None
     checkpoint: str | None = None
 
     def model_post_init(self, context: Any) -> None:
@@ -134,23 +134,23 @@ class Record(_Part):
             raise ValueError("a confusion matrix of other classes")
 
 
-class _Augment(_Part):
+class _Augment(Part):
     pass
 
 
-class _Named(_Part):
+class _Named(Part):
     name: Name = "?"
     augment: _Augment | None = None
 
 
-class _Settings(_Part):
+class _Settings(Part):
     dataset: _Named = _Named()
     model: _Named = _Named()
     seed: int | None = None
     callbacks: dict[str, dict[str, Any]] = {}
 
 
-class Status(_Part):
+class Status(Part):
     state: str
     started: str | None = None
     ended: str | None = None

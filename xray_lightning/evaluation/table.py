@@ -68,9 +68,8 @@ class Row:
     @property
     def setting(self) -> str:
         """What its name tells besides data set, model and seed: whatever else a sweep varies."""
-        if ckpt := (self.record or {}).get("checkpoint"):  # of test.py: the run that it comes from
-            path = Path(ckpt)
-            return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+        if ckpt := (self.record or {}).get("checkpoint"):  # of test.py
+            return origin(ckpt)
         prefix = f"{slug(self.dataset)}_{slug(self.model)}_s{self.seed}_"
         return self.run[len(prefix) :] if self.run.startswith(prefix) else ""
 
@@ -86,6 +85,12 @@ class Row:
     @property
     def label(self) -> str:
         return f"{self.kind}, seed {self.seed}"
+
+
+def origin(ckpt: str) -> str:
+    """What the run is called that the checkpoint comes from; the file's own name where it lies elsewhere."""
+    path = Path(ckpt)
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
 
 
 def write_results(folder: Path, rows: Sequence[Row]) -> None:

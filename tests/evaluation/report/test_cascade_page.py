@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.cascade_content import ALL, UNSEEN
+from xray_lightning.evaluation.cascade_content import ALL, CASCADE, UNSEEN
+from xray_lightning.evaluation.cascade_figures import draw_cascade
 from xray_lightning.evaluation.report.__main__ import main
 from xray_lightning.evaluation.report.page import write_report
 
@@ -95,18 +96,45 @@ def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None
     assert Page(text).text.count(evil) > 15
 
 
-def test_the_command_makes_the_same_page_again_without_torch(tmp_path: Path) -> None:
+def test_the_command_makes_figures_and_page_again_without_torch(tmp_path: Path) -> None:
     folder = written(tmp_path / "two", cascade_content())
+    draw_cascade(cascade_content(), folder / "figures")
     first = write_report(folder).read_bytes()
     (folder / "report.html").unlink()
+    missing, other = folder / "figures" / "sweep_all.png", folder / "figures" / "confusion_alone_unseen.png"
+    missing.unlink()
+    save_png(other)  # of other numbers
     code = "import sys; from xray_lightning.evaluation.report.__main__ import main; main(sys.argv[1:]);"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(folder / "report.html"), "False"]
-    assert (folder / "report.html").read_bytes() == first
+    assert (folder / "report.html").read_bytes() == first and missing.is_file()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"screen": "a.ckpt", "sweep": []}'])
+def changed(content: dict[str, Any], *place: Any, to: Any) -> str:
+    node: Any = content
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = to
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"screen": "a.ckpt", "sweep": []}',
+        changed(cascade_content(), "test", ALL, "spared", to=7),
+        changed(cascade_content(), "test", ALL, "systems", CASCADE, "accuracy", "value", to=1.5),
+        changed(cascade_content(), "test", UNSEEN, "confusion_matrices", CASCADE, 0, to=[1, 2, 3]),
+        changed(cascade_content(), "test", UNSEEN, "confusion_matrices", CASCADE, 0, 0, to=10**30),
+        changed(cascade_content(), "test", ALL, "systems", "another", to={}),
+        changed(cascade_content(), "test", ALL, "differences", 0, "b", to="diagnosis alone"),
+        changed(cascade_content(), "test", UNSEEN, to={"images": 3}),
+        changed(cascade_content(), "diagnosis", "model", to="\x1b[2J"),
+    ],
+)
 def test_a_file_that_is_broken_or_of_an_earlier_version_ends_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
@@ -114,4 +142,6 @@ def test_a_file_that_is_broken_or_of_an_earlier_version_ends_in_one_line(
     with pytest.raises(XRayError, match="broken or of an earlier version"):
         write_report(tmp_path)
     assert main([str(tmp_path)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and "cascade.json is broken" in told.err and not told.out
+    assert not (tmp_path / "figures").exists()

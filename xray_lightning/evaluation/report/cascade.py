@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xray_lightning.artifacts import read_json
-from xray_lightning.errors import XRayError
-from xray_lightning.evaluation.cascade_content import ALL, UNSEEN, Content, described, known_to_screen, parts_shown
+from xray_lightning.evaluation.cascade_content import (
+    ALL,
+    UNSEEN,
+    Content,
+    described,
+    known_to_screen,
+    parts_shown,
+    read_cascade,
+)
 from xray_lightning.evaluation.report import words
 from xray_lightning.evaluation.report.cascade_tables import (
     RULES,
@@ -16,13 +22,9 @@ from xray_lightning.evaluation.report.cascade_tables import (
     sweep_table,
     systems_table,
 )
-from xray_lightning.evaluation.report.data import embedded, environment_lines, text_of
+from xray_lightning.evaluation.report.data import embedded, environment_lines, status_of, text_of
 from xray_lightning.evaluation.report.numbers import count, estimate, number, percent
 
-NEEDED = {
-    *("screen", "diagnosis", "dataset", "classes", "healthy", "sensitivity", "threshold", "matched_threshold"),
-    *("fixed_on", "notes", "test", "environment"),
-}
 PARTS = {"unseen": UNSEEN, "all": ALL}  # as files of figures end
 TITLES = {
     "sweep": "Sweep over the screen's sensitivity",
@@ -37,22 +39,12 @@ CAUTIONS = {
 
 def cascade_page(folder: Path) -> dict[str, Any]:
     """What the template shows. Raises XRayError where cascade.json is broken, or of an earlier version."""
-    content = read_json(folder / "cascade.json")
-    broken = XRayError(f"{folder / 'cascade.json'} is broken or of an earlier version. Run its test again.")
-    if content is None or not content.keys() >= NEEDED:
-        raise broken
-    try:
-        return _shown(folder, content)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # somebody else may have written it
-        raise broken from error
-
-
-def _shown(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    status, shown = read_json(folder / "status.json") or {}, parts_shown(content)
+    content = read_cascade(folder)
+    shown = parts_shown(content)
     command = content["environment"].get("command")
     return {
         "title": f"Two stages {folder.resolve().name}",
-        "when": words.when([status]),
+        "when": words.when([status_of(folder)]),
         "facts": {note: [] for note in content["notes"]},
         "summary": _summary(content),
         "rules": RULES,

@@ -1,9 +1,18 @@
-"""The tables of a two-stage system's page."""
+"""The tables of a two-stage system's page, and that of a sweep's cascades."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xray_lightning.evaluation.cascade_content import ALONE, CASCADE, MATCHED, OPEN, Content, described
+from xray_lightning.evaluation.cascade_content import (
+    ALONE,
+    CASCADE,
+    MATCHED,
+    OPEN,
+    Content,
+    conclusion,
+    described,
+)
+from xray_lightning.evaluation.cascade_table import CascadeRow, scores_of
 from xray_lightning.evaluation.report.numbers import Estimate, estimate, interval, p_value, signed
 from xray_lightning.evaluation.report.run_tables import confusion_table
 from xray_lightning.evaluation.report.tables import Cell, Column, Line, Table, measured, whole, words
@@ -16,6 +25,32 @@ RULES = {
     ALONE: "the likeliest class",
     MATCHED: "healthy below a threshold that has the screen's sensitivity on validation, else the likeliest disease",
 }
+
+
+def cascades_table(rows: Sequence[CascadeRow], links: Mapping[str, str]) -> Table:
+    """A line for each part of the test images of each cascade; `links` maps their folders' names to addresses."""
+    columns = [Column("cascade", False), Column("asked"), Column("conclusion", False), Column("images")]
+    columns += [Column("accuracy"), Column("accuracy", about="diagnosis alone"), Column("difference")]
+    columns += [Column("macro F1"), *map(Column, SHARES[:2]), Column("spared")]
+    lines = []
+    for row in rows:
+        name = Cell(row.run, " → ".join(row.origins), row.run, links.get(row.run, ""))
+        for known, part in row.parts.items():
+            found = scores_of(part)
+            scores = [_change(v) if metric == "accuracy_difference" else measured(v, 3) for metric, v in found.items()]
+            images = Cell(str(part["images"]), known.split()[0], part["images"])
+            lines.append(Line([name, words(row.sensitivity), words(conclusion(part["differences"])), images, *scores]))
+        if not row.parts:
+            lines.append(Line([name, words(row.sensitivity), words(row.state), *[Cell("")] * 8], row.state))
+    caption = (
+        "The systems of two stages, each on its test images: on all, and where the screen knows some, on those "
+        "unseen by it. Asked is the sensitivity to any disease that the "
+        "screen's threshold was fixed at on validation. The difference is the accuracy of the cascade less that of "
+        "the diagnosis alone. Below each value is its 95 % interval. The study's conclusion, that two stages are "
+        "better than one, holds where the cascade is more accurate than the diagnosis alone, and than it with a "
+        "threshold of its own."
+    )
+    return Table(caption, columns, lines, sortable=len(lines) > 1)
 
 
 def systems_table(content: Content, name: str) -> Table:

@@ -59,8 +59,7 @@ class Run:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        status = read_json(self.folder / "status.json") or {}
-        return {} if what_is_wrong(Status, status) else status
+        return status_of(self.folder)
 
     @cached_property
     def config(self) -> str:
@@ -108,6 +107,12 @@ def _listed(file: Path) -> list[str]:
     return [text for text in content if isinstance(text, str)] if isinstance(content, list) else []
 
 
+def status_of(folder: Path) -> dict[str, Any]:
+    """The content of status.json; empty where it is none."""
+    status = read_json(folder / "status.json") or {}
+    return {} if what_is_wrong(Status, status) else status
+
+
 def text_of(file: Path) -> str:
     if not file.is_file():  # opening a pipe would wait forever
         return ""
@@ -122,9 +127,7 @@ def read_run(folder: Path) -> Run:
     record = read_json(folder / "metrics.json") or {}
     if problem := what_is_wrong(Record, record):
         raise XRayError(f"{folder / 'metrics.json'} is broken ({problem}). Run its experiment again.")
-    status = read_json(folder / "status.json") or {}
-    if what_is_wrong(Status, status):
-        status = {}
+    status = status_of(folder)
     # The run itself has its report written while it is still running; scored it is all the same.
     state = FAILED if status.get("state") == FAILED else DONE
     row = Row(

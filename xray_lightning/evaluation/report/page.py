@@ -16,8 +16,10 @@ from markupsafe import Markup, escape
 
 from xray_lightning.artifacts import atomic_write, read_json
 from xray_lightning.errors import XRayError
+from xray_lightning.evaluation.cascade_table import CascadeRow
 from xray_lightning.evaluation.report import captions, evidence_tables, run_tables, tables, words
 from xray_lightning.evaluation.report.cascade import cascade_page
+from xray_lightning.evaluation.report.cascade_tables import cascades_table
 from xray_lightning.evaluation.report.data import (
     Comparison,
     EnsembleLine,
@@ -29,8 +31,10 @@ from xray_lightning.evaluation.report.data import (
     read_run,
     read_sweep,
     side_of,
+    status_of,
 )
 from xray_lightning.evaluation.report.tables import Table
+from xray_lightning.evaluation.runs import gather_cascades
 
 MOST_EMBEDDED = 12  # runs whose figures go into the report of their sweep
 BAD_SHOWN = 50
@@ -47,9 +51,10 @@ def write_report(folder: Path) -> Path:
     if (folder / "cascade.json").exists():
         page, template = cascade_page(folder), "cascade.html.j2"
     elif (folder / "metrics.json").exists():
-        page = _page(folder, [read_run(folder)], [], [], is_sweep=False)
+        page = _page(folder, [read_run(folder)], [], [], [], is_sweep=False)
     elif any(folder.glob("*/status.json")):
-        page = _page(folder, read_sweep(folder), read_comparisons(folder), read_ensembles(folder), is_sweep=True)
+        made = read_comparisons(folder), read_ensembles(folder), gather_cascades(folder)
+        page = _page(folder, read_sweep(folder), *made, is_sweep=True)
     else:
         raise XRayError(_refusal(folder))
     environment = Environment(
@@ -91,6 +96,7 @@ def _page(
     runs: Sequence[Run],
     comparisons: Sequence[Comparison],
     ensembles: Sequence[EnsembleLine],
+    cascades: Sequence[CascadeRow],
     *,
     is_sweep: bool,
 ) -> dict[str, Any]:
@@ -106,11 +112,12 @@ def _page(
         "is_sweep": is_sweep,
         "side": side_of([run.record for run in done]),
         "embeds": embeds,
-        "when": words.when([run.status for run in runs]),
-        "summary": words.summary(runs, comparisons),
-        "facts": words.facts(runs),
+        "when": words.when([*(run.status for run in runs), *(status_of(folder / c.run) for c in cascades)]),
+        "summary": words.summary(runs, comparisons, cascades),
+        "facts": words.facts(runs, cascades),
         "method": next((m for run in done if (m := words.interval_method(run.record))), ""),
-        "results": tables.results_table(runs, links),
+        "results": _filled(tables.results_table(runs, links)),
+        "cascades": _filled(cascades_table(cascades, _reports(folder, cascades))),
         "ensembles": _filled(tables.ensembles_table(ensembles)),
         "comparisons": _filled(tables.comparisons_table(comparisons, names)),
         "comparable": is_sweep and len(done) > len({run.row.dataset for run in done}),
@@ -128,8 +135,17 @@ def _page(
         "calibration": _filled(evidence_tables.calibration_table(done)),
         "subgroups": _filled(evidence_tables.subgroups_table(done)),
         "sections": sections,
-        "failed": [run for run in runs if run.row.error],
+        "failed": [
+            *((run.name, run.row.error) for run in runs if run.row.error),
+            *((cascade.run, cascade.error) for cascade in cascades if cascade.error),
+        ],
     }
+
+
+def _reports(folder: Path, cascades: Sequence[CascadeRow]) -> dict[str, str]:
+    """Where each cascade's own page lies."""
+    own = [cascade.run for cascade in cascades if (folder / cascade.run / "report.html").is_file()]
+    return {run: f"{quote(run)}/report.html" for run in own}
 
 
 def _filled(table: Table) -> Table | None:

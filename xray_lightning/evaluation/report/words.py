@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from xray_lightning.evaluation.cascade_table import CascadeRow
 from xray_lightning.evaluation.report.data import IMAGES, Comparison, Run
 from xray_lightning.evaluation.report.numbers import (
     as_number,
@@ -20,13 +21,12 @@ RETOLD = ("were trained on", "were validated on")  # how the note ends that a se
 SIGNIFICANT = 0.05
 
 
-def summary(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[str]:
-    """A paragraph or two a data set, of numbers alone."""
+def summary(runs: Sequence[Run], comparisons: Sequence[Comparison], cascades: Sequence[CascadeRow]) -> list[str]:
+    """A paragraph or two a data set, of numbers alone, and one on cascades."""
     datasets = list(dict.fromkeys(run.row.dataset for run in runs))
     sentences = []
     if len(runs) > 1:
-        states = [run.row.state for run in runs]
-        told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        told = _states([run.row.state for run in runs])
         sentences.append(f"{len(runs)} runs on {count(len(datasets), 'data set')}: {told}.")
     for dataset in datasets:
         done = [run for run in runs if run.row.dataset == dataset and run.record]
@@ -34,7 +34,14 @@ def summary(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[str]
             compared = [c for c in comparisons if c["dataset"] == dataset]
             sentences.append(" ".join([_scores(done), *_references(done), *_differences(compared)]))
             sentences += [" ".join(found)] if (found := trust(done)) else []
+    if cascades:
+        told = _states([cascade.state for cascade in cascades])
+        sentences.append(f"{count(len(cascades), 'cascade')} of two stages: {told}.")
     return sentences
+
+
+def _states(states: Sequence[str]) -> str:
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def _scores(done: Sequence[Run]) -> str:
@@ -93,15 +100,19 @@ def _differences(compared: Sequence[Comparison]) -> Iterator[str]:
         yield f"Of {len(compared)} pairs, {listed(parts)} differ at p < {SIGNIFICANT} after Holm's correction."
 
 
-def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """What to know before believing the scores, and the runs it is about (none named where it is about all)."""
+def facts(runs: Sequence[Run], cascades: Sequence[CascadeRow]) -> dict[str, list[str]]:
+    """What to know before believing the scores, and what it is about (nothing named where it is about all)."""
     notes: dict[str, list[str]] = {}
     for run in runs:
         seen = run.record.get("seen")
         told = [n for n in run.record.get("notes") or [] if not (seen and n.endswith(RETOLD))]
         for note in [*told, *([_seen(seen, run.record["n"])] if seen else [])]:
             notes.setdefault(note, []).append(run.name)
-    done = sum(bool(run.record) for run in runs)
+    scored = [cascade for cascade in cascades if cascade.content]
+    for cascade in scored:
+        for note in cascade.notes:
+            notes.setdefault(note, []).append(cascade.run)
+    done = sum(bool(run.record) for run in runs) + len(scored)
     return {note: [] if len(names) == done else names for note, names in notes.items()}
 
 
