@@ -31,7 +31,7 @@ from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.processes import first_alone, is_first, refuse_other_numbers, trainer_errors
-from xray_lightning.resume import SETTINGS, WholeFiles, left_off, settings_digest
+from xray_lightning.resume import SETTINGS, LastCheckpoint, WholeFiles, left_off, settings_digest
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
 from xray_lightning.status import is_done, recorded, refuse_failed
@@ -87,7 +87,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 SETTINGS: settings_digest(settings),
             }
             prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
-        _fit(trainer, model, data, left_off(folder, model))
+        _fit(trainer, model, data, folder)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
             log_examples(trainer, data)
@@ -191,11 +191,20 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     return trainer
 
 
-def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, start: Path | None) -> None:
+def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, folder: Path) -> None:
+    last = next((callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)), None)
+    start = left_off(folder, model) if last else None  # without it random numbers would be others
     try:
         trainer.fit(model, datamodule=data, ckpt_path=start)
-    except (MisconfigurationException, RuntimeError) as error:
-        monitors = "conditioned on metric" in str(error)  # early stopping, of what nobody logs
+    except (XRayError, OSError):
+        raise
+    except Exception as error:
+        if start and last and not last.is_under_way:  # what others wrote there fails wherever it is taken
+            raise XRayError(
+                f"{start} cannot be gone on from ({error!r}). It is damaged, or not of this program. Remove it, and this "
+                "run begins again."
+            ) from error
+        monitors = isinstance(error, RuntimeError) and "conditioned on metric" in str(error)  # of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):
             raise
         raise XRayError(f"Training cannot go on: {error}") from error
