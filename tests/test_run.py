@@ -36,6 +36,14 @@ def scores(record: dict[str, Any]) -> dict[str, float]:
     return {name: metric["value"] for name, metric in record["metrics"].items()}
 
 
+def test_pictures_that_lie_in_a_folder_already_stay(configure: Configure, tmp_path: Path) -> None:
+    mine = tmp_path / "run/figures/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    train(configure())
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize("dataset", ["pneumonia", "covid"])
 @pytest.mark.parametrize("model", [["model=cnn"], RESNET50], ids=["cnn", "resnet50"])
 def test_each_experiment_leaves_a_complete_run_folder(

@@ -139,7 +139,10 @@ def _show(
 
 
 def _clear(folder: Path) -> None:
-    """Takes away what an earlier attempt told, which would stand beside the new numbers."""
+    """Takes away what an earlier attempt told, which would stand beside the new numbers; not what somebody else has in
+    a folder that hydra.run.dir names."""
+    if not (folder / ".hydra").is_dir():  # which every run has from here on
+        return
     for name in ("metrics.json", "predictions.csv", "history.csv", "report.html", "MODEL_CARD.md"):
         (folder / name).unlink(missing_ok=True)
     for figure in (folder / "figures").glob("*.png"):
@@ -201,8 +204,8 @@ def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, folder: 
     except Exception as error:
         if start and last and not last.is_under_way:  # what others wrote there fails wherever it is taken
             raise XRayError(
-                f"{start} cannot be gone on from ({error!r}). It is damaged, or not of this program. Remove it, and this "
-                "run begins again."
+                f"{start} cannot be gone on from ({error!r}). It is damaged, or not of this program. Remove it, "
+                "and this run begins again."
             ) from error
         monitors = isinstance(error, RuntimeError) and "conditioned on metric" in str(error)  # of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):
