@@ -348,6 +348,15 @@ def test_a_study_of_something_else_is_not_continued(
     assert "epochs=3" in caplog.text
 
 
+def test_a_study_that_cannot_be_read_is_one_message(
+    search: Callable[..., list[list[tuple[str, ...]]]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "search.db").write_text("no database")
+    with pytest.raises(SystemExit):
+        search("x=interval(1,2)")
+    assert "holds no study that can be gone on with" in caplog.text and "not a database" in caplog.text
+
+
 def test_runs_of_a_search_are_named_by_what_it_chooses(tmp_path: Path) -> None:
     given = [f"paths.outputs={tmp_path}", "sweep=s", "hydra/sweeper=optuna", LOG_RATE]
     given.append("hydra.sweeper.params={model.optimizer.weight_decay: 'choice(0,0.1)'}")

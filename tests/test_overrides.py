@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -55,7 +56,10 @@ def test_a_wrong_override_names_the_nearest_right_ones(overrides: list[str], mes
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
 def test_a_full_disk_is_told_before_hydra_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xray_lightning.overrides.TemporaryFile", lambda dir: Path("/dev/full").open("wb"))
+    def on_full_disk(dir: Path) -> IO[bytes]:
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr("xray_lightning.overrides.TemporaryFile", on_full_disk)
     with pytest.raises(XRayError, match=r"No space left on device.*paths.outputs=<folder>"):
         check_overrides("train", [f"paths.outputs={tmp_path}"])
 
