@@ -96,8 +96,8 @@ class OptunaSweeper(Sweeper):
             raise
         except Exception as error:  # of a file that is damaged or something else's, whatever the database stumbles over
             raise XRayError(
-                f"{self.folder} holds no study that can be gone on with ({str(error).splitlines()[0]}). Name another sweep, "
-                "or remove its search.db: runs that are done are not run again."
+                f"{self.folder} holds no study that can be gone on with ({str(error).splitlines()[0]}). Name another "
+                "sweep, or remove its search.db: runs that are done are not run again."
             ) from error
         study.sampler = build(self.sampler, seed=self.seed + len(study.trials))
         asked = {"fixed": sorted(fixed), "space": sorted(f"{key}: {values}" for key, values in space.items())}
