@@ -61,7 +61,7 @@ def test_a_job_that_looks_whether_a_run_is_held_does_not_keep_it_from_beginning(
     looks.__enter__()
     with ThreadPoolExecutor(1) as pool:
         begun = pool.submit(finish, tmp_path)
-        sleep(0.3)
+        sleep(0.1)
         looks.__exit__(None, None, None)
         begun.result(timeout=60)
     assert is_done(tmp_path, SETTINGS)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 RUNNING, DONE, FAILED = "running", "done", "failed"
 INTERRUPTED = "interrupted"  # the error of a run that was stopped by a signal
 LOCK = ".lock"
-PATIENCE = 2.0  # seconds: other jobs of a sweep hold a run for a moment to see whether one that says it is running is
+PATIENCE = 0.25  # seconds: other jobs of a sweep hold a run for a moment to see whether one that says it is running is
 
 
 @contextmanager
