@@ -1,6 +1,7 @@
 """Runs that are stopped at any moment, and end with the numbers of runs that were not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +126,22 @@ def test_what_a_power_cut_left_is_no_start(
     assert "Starting from the beginning" in caplog.text
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert not (tmp_path / "run/.metrics.json.ab12cd34").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="sees in /proc which file it is")
+def test_a_run_is_done_when_the_disk_has_its_checkpoint(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, kept = os.fsync, list[str]()
+
+    def noted(descriptor: int) -> None:
+        kept.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    train(configure("~logger"))
+    done = max(place for place, name in enumerate(kept) if name.startswith(".status.json"))
+    assert "best.ckpt" in kept[:done]
 
 
 def test_other_settings_do_not_go_on_from_it(

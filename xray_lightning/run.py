@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import read_json, unnamed
+from xray_lightning.artifacts import keep, read_json, unnamed
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
@@ -93,6 +93,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             log_examples(trainer, data)
             remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
+        if trainer.is_global_zero:
+            keep(_best_checkpoint(trainer))  # a run that is done is not run again
     if trainer.is_global_zero:
         log_outcome(trainer, settings, judged.record)
         _show(judged, best, data, trainer, folder, figures=cfg.figures)
