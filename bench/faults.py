@@ -189,7 +189,8 @@ def main() -> int:
         if run(work / "whole", cache):
             raise SystemExit((work / "whole/log").read_text())
         whole = outcome(work / "whole")
-        table = Table("fault", "moments", "tried", "equal", title="Faults in a sweep of two runs", title_justify="left")
+        told = f"Faults in a sweep, model={models}"
+        table = Table("fault", "moments", "tried", "equal", title=told, title_justify="left")
         for name, (install, _) in FAULTS.items():
             (work / name).mkdir()
             count = Countdown(None, kill)
