@@ -129,7 +129,8 @@ def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
         return
     again = ""
     if sweep_dir is not None:
-        with suppress(KeyboardInterrupt):  # of somebody who cannot wait
+        # of somebody who cannot wait, also for PyTorch, which cannot be imported again
+        with suppress(KeyboardInterrupt, ImportError):
             show_sweep(sweep_dir)
         again = f" The same command with sweep={sweep_dir.name} goes on."
     elif config_name == "train":
