@@ -99,6 +99,14 @@ def test_without_a_cache_the_scores_are_the_same_and_nothing_is_written(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_training_is_not_overwritten_by_a_test_of_its_checkpoint(configure: Configure, tmp_path: Path) -> None:
+    trained = train(configure())
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    with pytest.raises(XRayError, match="is done, with other settings"):
+        score(configure(f"ckpt={ckpt}", config="test"))
+    assert json.loads((tmp_path / "run/metrics.json").read_text()) == trained
+
+
 def test_a_checkpoint_scores_without_the_run_that_made_it(configure: Configure, tmp_path: Path) -> None:
     trained = train(configure())
     ckpt = (tmp_path / "run/checkpoints/best.ckpt").rename(tmp_path / "alone.ckpt")

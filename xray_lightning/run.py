@@ -107,7 +107,9 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     Returns the content of metrics.json. Raises XRayError for what a user can mend.
     """
     folder = Path(cfg.paths.run)
-    with recorded(folder, {"ckpt": str(cfg.ckpt)}):
+    settings = {"ckpt": str(cfg.ckpt)}
+    is_done(folder, settings)  # refuses the folder of a training, or of another checkpoint
+    with recorded(folder, settings):
         if is_first():
             _clear(folder)
             save_config(folder, cfg)
