@@ -199,7 +199,7 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
 
 
 def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, folder: Path) -> None:
-    last = next((callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)), None)
+    last = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)), None)
     start = left_off(folder, model) if last else None  # without it random numbers would be others
     try:
         trainer.fit(model, datamodule=data, ckpt_path=start)
