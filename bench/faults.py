@@ -197,7 +197,8 @@ def main() -> int:
             raise SystemExit((work / "whole/log").read_text())
         whole = outcome(work / "whole")
         passed = json.loads((work / "whole/passed").read_text())
-        table = Table("fault", "moments", "tried", "equal", title=f"Faults in a sweep of {models}")
+        told = f"Faults in a sweep, model={models}"
+        table = Table("fault", "moments", "tried", "equal", title=told, title_justify="left")
         for name, moments in zip(FAULTS, passed, strict=True):
             (work / name).mkdir()
             tried = range(1 + (every // 2) % moments, moments + 1, every)

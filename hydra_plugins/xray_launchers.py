@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -70,7 +71,8 @@ class SubmititLauncher(Launcher):
         try:
             executor = AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=self.retries)
             executor.update_parameters(**self.parameters)
-            return executor.map_array(self.job, *zip(*calls, strict=True))
+            with _silent_children():  # those that look after local jobs answer Ctrl-C with tracebacks
+                return executor.map_array(self.job, *zip(*calls, strict=True))
         except (FailedJobError, FailedSubmissionError, NameError) as error:  # sbatch refuses; an unknown parameter
             raise XRayError(
                 f"The jobs cannot be submitted: {error}\nhydra.launcher.* says what they ask for."
@@ -158,6 +160,21 @@ def _current(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _silent_children() -> Iterator[None]:
+    """Processes begun in here write no errors on the terminal."""
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -88,9 +88,17 @@ class OptunaSweeper(Sweeper):
                 "A search needs something to choose: model.optimizer.lr='tag(log,interval(1e-4,1e-2))', for example."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
-            storage=self.storage, study_name="search", direction=self.direction, load_if_exists=True
-        )
+        try:
+            study = optuna.create_study(
+                storage=self.storage, study_name="search", direction=self.direction, load_if_exists=True
+            )
+        except ImportError:
+            raise
+        except Exception as error:  # of a file that is damaged or something else's, whatever the database stumbles over
+            raise XRayError(
+                f"{self.folder} holds no study that can be gone on with ({str(error).splitlines()[0]}). Name another "
+                "sweep, or remove its search.db: runs that are done are not run again."
+            ) from error
         study.sampler = build(self.sampler, seed=self.seed + len(study.trials))
         asked = {"fixed": sorted(fixed), "space": sorted(f"{key}: {values}" for key, values in space.items())}
         if study.user_attrs.get("asked", asked) != asked:

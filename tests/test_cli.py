@@ -1,6 +1,7 @@
 """What is left of a job once it has ended, one way or the other."""
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +45,15 @@ def test_the_memory_of_a_job_is_free_before_the_next_one(
     result = cli._guarded(task, failures, multirun=True)(CFG)
     assert failures == ([] if error is None else ["some_run"]) and (result == 0.5) == (error is None)
     assert alive_at_release == [False]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError("torch cannot be imported again")])
+def test_whoever_cannot_wait_for_the_tables_is_told_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, error: BaseException
+) -> None:
+    def stopped(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "show_sweep", stopped)
+    cli._wind_up("train", tmp_path / "mine")
+    assert "sweep=mine goes on" in capsys.readouterr().err

@@ -24,6 +24,12 @@ def test_help_names_the_commands_and_groups(shell: Any) -> None:
     assert "cnn, resnet50" in shown
 
 
+def test_a_folder_that_no_run_can_be_in_is_one_message(shell: Any) -> None:
+    done = shell("train.py", "hydra.run.dir=/proc/nowhere")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "/proc/nowhere cannot be written to" in done.stderr and "hydra.run.dir=<folder>" in done.stderr
+
+
 def test_the_four_experiments_in_one_sweep(shell: Any, tmp_path: Path) -> None:
     done = shell("train.py", "-m", "dataset=pneumonia,covid", "model=cnn,resnet50", "sweep=four", *SMALL)
     assert done.returncode == 0, done.stderr

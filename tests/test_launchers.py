@@ -139,6 +139,24 @@ def test_a_job_that_is_killed_is_a_failed_run_and_the_others_go_on(
     assert (sweep / "report.html").is_file()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="begun without Ctrl-C")
+def test_jobs_of_a_command_that_is_stopped_are_interrupted_without_a_traceback(
+    train: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    process = train("-m", "hydra/launcher=local", *SMALL, "trainer.max_epochs=100000", "sweep=stopped")
+    run = tmp_path / "outputs/sweeps/stopped/pneumonia_cnn_s0"
+    wait_for(lambda: (run / "history.csv").exists())
+    process.terminate()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in errors, errors
+    assert "The same command with sweep=stopped goes on." in errors
+    wait_for(lambda: not processes_of(run.parent))
+    assert json.loads((run / "status.json").read_text())["error"] == "interrupted"
+    assert (run / "checkpoints/last.ckpt").exists()
+
+
 def test_a_search_goes_on_and_chooses_by_validation(
     train: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -347,6 +365,15 @@ def test_a_study_of_something_else_is_not_continued(
     with pytest.raises(SystemExit):
         search("x=interval(1,2)", "epochs=30")
     assert "epochs=3" in caplog.text
+
+
+def test_a_study_that_cannot_be_read_is_one_message(
+    search: Callable[..., list[list[tuple[str, ...]]]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "search.db").write_text("no database")
+    with pytest.raises(SystemExit):
+        search("x=interval(1,2)")
+    assert "holds no study that can be gone on with" in caplog.text and "not a database" in caplog.text
 
 
 def test_runs_of_a_search_are_named_by_what_it_chooses(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_a_wrong_override_names_the_nearest_right_ones(overrides: list[str], mes
         check_overrides("train", overrides)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_is_told_before_hydra_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_full_disk(dir: Path) -> IO[bytes]:
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr("xray_lightning.overrides.TemporaryFile", on_full_disk)
+    with pytest.raises(XRayError, match=r"No space left on device.*paths.outputs=<folder>"):
+        check_overrides("train", [f"paths.outputs={tmp_path}"])
+
+
 def named(tmp_path: Path, *overrides: str) -> tuple[list[str], Path]:
     given = [f"paths.outputs={tmp_path}", *overrides]
     return sweep_overrides(check_overrides("train", given), given)
@@ -99,6 +110,8 @@ def test_whatever_else_is_swept_becomes_part_of_the_run_names(tmp_path: Path) ->
         "+trainer.strategy=auto,ddp",
         "run_name=same",
         "sweep=a,b",
+        "hydra.sweep.dir=elsewhere",
+        "hydra.sweep.subdir=same",
     ],
 )
 def test_what_would_break_a_sweep_is_refused(tmp_path: Path, override: str) -> None:

@@ -1,10 +1,12 @@
 """Runs that are stopped at any moment, and end with the numbers of runs that were not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,22 @@ def test_what_a_power_cut_left_is_no_start(
     assert not (tmp_path / "run/.metrics.json.ab12cd34").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="sees in /proc which file it is")
+def test_a_run_is_done_when_the_disk_has_its_checkpoint(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, kept = os.fsync, list[str]()
+
+    def noted(descriptor: int) -> None:
+        kept.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    train(configure("~logger"))
+    done = max(place for place, name in enumerate(kept) if name.startswith(".status.json"))
+    assert "best.ckpt" in kept[:done]
+
+
 def test_other_settings_do_not_go_on_from_it(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +163,64 @@ def test_a_folder_that_was_moved_goes_on_to_the_same_end(
     train(configure(*worse, run="moved"))
     assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")
     assert outcome(tmp_path / "whole")["record"]["validation"]["epoch"] <= 2
+
+
+def test_without_its_callback_a_run_does_not_go_on_with_other_random_numbers(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(configure(*RANDOM_CNN, *EACH_EPOCH, run="whole"))
+    stopped(configure(*RANDOM_CNN, *EACH_EPOCH), monkeypatch)
+    train(configure(*RANDOM_CNN, "trainer.max_epochs=4", "~callbacks.last_checkpoint"))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def tampered(path: Path, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    content = read_checkpoint(path)
+    spoil(content)
+    torch.save(content, path)
+
+
+def callback_state(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(state for name, state in content["callbacks"].items() if name.startswith(kind))
+
+
+SPOILT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no callbacks": lambda content: content.pop("callbacks"),
+    "no optimizer": lambda content: content.pop("optimizer_states"),
+    "no loop": lambda content: content.update(loops={}),
+    "weights": lambda content: content["state_dict"].update(dict.fromkeys(content["state_dict"], torch.ones(2))),
+    "random": lambda content: callback_state(content, "LastCheckpoint")["random"].update(torch=torch.ones(3)),
+    "history": lambda content: callback_state(content, "History").update(epochs=5),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=list(SPOILT))
+def test_a_state_that_somebody_else_wrote_is_one_message(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[dict[str, Any]], Any]
+) -> None:
+    stopped(configure("~logger", *EACH_EPOCH), monkeypatch, 1)
+    tampered(tmp_path / "run/checkpoints/last.ckpt", spoil)
+    with pytest.raises(XRayError, match=r"last\.ckpt cannot be gone on from"):
+        train(configure("~logger", *EACH_EPOCH))
+
+
+@pytest.mark.parametrize("path", ["{}/..", "{}/../../precious.ckpt", "memory://precious.ckpt"])
+def test_a_state_that_somebody_else_wrote_deletes_nothing_elsewhere(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    stopped(configure("~logger", *EACH_EPOCH), monkeypatch, 1)
+    mine = [tmp_path / name for name in ("precious.ckpt", "run/catalog.csv")]
+    mine[0].write_text("mine")
+    worst = path.format(tmp_path / "run/checkpoints")
+
+    def spoil(content: dict[str, Any]) -> None:
+        state, score = callback_state(content, "ModelCheckpoint"), torch.tensor(1e9)  # which the next epoch betters
+        state.update(kth_best_model_path=worst, kth_value=score, best_k_models={worst: score}, best_model_score=score)
+
+    tampered(tmp_path / "run/checkpoints/last.ckpt", spoil)
+    with suppress(XRayError):
+        train(configure("~logger", *EACH_EPOCH))
+    assert all(file.is_file() for file in mine)
 
 
 def test_a_head_that_is_solved_for_starts_again(

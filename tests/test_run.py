@@ -36,6 +36,14 @@ def scores(record: dict[str, Any]) -> dict[str, float]:
     return {name: metric["value"] for name, metric in record["metrics"].items()}
 
 
+def test_pictures_that_lie_in_a_folder_already_stay(configure: Configure, tmp_path: Path) -> None:
+    mine = tmp_path / "run/figures/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    train(configure())
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize("dataset", ["pneumonia", "covid"])
 @pytest.mark.parametrize("model", [["model=cnn"], RESNET50], ids=["cnn", "resnet50"])
 def test_each_experiment_leaves_a_complete_run_folder(
@@ -89,6 +97,14 @@ def test_without_a_cache_the_scores_are_the_same_and_nothing_is_written(
     again = score(configure(f"ckpt={ckpt}", *nowhere, config="test", run="again"))
     assert scores(again) == scores(cached)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_training_is_not_overwritten_by_a_test_of_its_checkpoint(configure: Configure, tmp_path: Path) -> None:
+    trained = train(configure())
+    ckpt = tmp_path / "run/checkpoints/best.ckpt"
+    with pytest.raises(XRayError, match="is done, with other settings"):
+        score(configure(f"ckpt={ckpt}", config="test"))
+    assert json.loads((tmp_path / "run/metrics.json").read_text()) == trained
 
 
 def test_a_checkpoint_scores_without_the_run_that_made_it(configure: Configure, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """status.json: running, done or failed, and what a second run makes of it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from time import sleep
@@ -10,7 +11,7 @@ import pytest
 
 from xray_lightning.artifacts import write_json
 from xray_lightning.errors import XRayError
-from xray_lightning.status import is_done, recorded
+from xray_lightning.status import alone, is_done, recorded
 
 SETTINGS = {"dataset": {"name": "pneumonia", "classes": None}, "model": {"lr": 0.1, "channels": [1, 2]}, "seed": 0}
 
@@ -53,6 +54,17 @@ def test_a_failed_run_says_why_and_the_error_goes_on(tmp_path: Path, error: Base
     after = status(tmp_path)
     assert (after["state"], after["error"]) == ("failed", reason)
     assert after["ended"] is not None and after["seconds"] is not None
+
+
+def test_a_job_that_looks_whether_a_run_is_held_does_not_keep_it_from_beginning(tmp_path: Path) -> None:
+    looks = alone(tmp_path, "")
+    looks.__enter__()
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(finish, tmp_path)
+        sleep(0.1)
+        looks.__exit__(None, None, None)
+        begun.result(timeout=60)
+    assert is_done(tmp_path, SETTINGS)
 
 
 def test_only_a_finished_run_with_its_metrics_is_done(tmp_path: Path) -> None:

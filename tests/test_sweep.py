@@ -1,6 +1,7 @@
 """A sweep's results, gathered from whatever its run folders hold."""
 
 import csv
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,22 @@ def test_what_goes_wrong_in_one_step_costs_neither_the_results_nor_the_report(
     SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
     assert "0.5000" in capsys.readouterr().out
     assert (sweep / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["write_results", "gather"])
+def test_tables_that_cannot_be_written_are_told_in_words(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"xray_lightning.sweep.{name}", full)
+    SweepCallback().on_job_end(config(sweep, RunMode.MULTIRUN), job_return=JobReturn())
+    SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"The tables of {sweep} cannot be written (No space left on device). To make them again: "
+        f"python -m xray_lightning.evaluation.report {sweep}"
+    ] * 2
 
 
 def test_a_single_run_writes_no_tables(sweep: Path) -> None:

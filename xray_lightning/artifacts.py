@@ -48,13 +48,22 @@ def atomic_write(path: Path, mode: str = "w", *, sync: bool = True) -> Iterator[
         raise
 
 
+def keep(path: Path) -> None:
+    """Waits until the disk has a file that was written without `sync`: from then on a power cut leaves it whole."""
+    with path.open("rb+") as file:  # Windows confirms nothing of a file that is only read
+        os.fsync(file.fileno())
+
+
 def unnamed(folder: Path) -> list[Path]:
     """Temporary files of `atomic_write` in the folder, whose process was killed before it named them."""
     return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 def clear_results(folder: Path) -> None:
-    """Takes away what an earlier attempt told, which would stand beside the new numbers, and its temporary files."""
+    """Takes away what an earlier attempt told, which would stand beside the new numbers, and its temporary files; not
+    what somebody else has in a folder that hydra.run.dir names."""
+    if not (folder / ".hydra").is_dir():  # which every run has from its beginning
+        return
     for name in RESULTS:
         (folder / name).unlink(missing_ok=True)
     for figure in (folder / "figures").glob("*.png"):

@@ -22,7 +22,7 @@ from xray_lightning.evaluation.report.page import write_report
 from xray_lightning.screened import Side
 from xray_lightning.settings import save_config
 from xray_lightning.stage import Stage
-from xray_lightning.status import recorded
+from xray_lightning.status import is_done, recorded
 
 log = logging.getLogger(__name__)
 FEWEST = 20  # ill and healthy validation images that a threshold may be fixed on
@@ -35,7 +35,9 @@ def cascade(cfg: DictConfig) -> dict[str, Any]:
     these on such as the screen was not trained on, where enough are left. Raises XRayError for what cannot be used.
     """
     folder = Path(cfg.paths.run)
-    with recorded(folder, OmegaConf.to_container(cfg.cascade, resolve=True)):  # type: ignore[arg-type]
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.cascade, resolve=True)  # type: ignore[assignment]
+    is_done(folder, settings)  # refuses the folder of a training, or of a test
+    with recorded(folder, settings):
         clear_results(folder)
         save_config(folder, cfg)
         screen, diagnosis, healthy = _stages(cfg)

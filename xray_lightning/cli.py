@@ -19,8 +19,15 @@ from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.console import legible
 from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import check_overrides, resume_overrides, run_folder, sweep_overrides, swept_params
-from xray_lightning.processes import before_telling, count_processes, is_first, launch, rank, started
+from xray_lightning.overrides import (
+    check_overrides,
+    refuse_unwritable,
+    resume_overrides,
+    run_folder,
+    sweep_overrides,
+    swept_params,
+)
+from xray_lightning.processes import before_telling, count_processes, is_first, is_placed, launch, rank, started
 from xray_lightning.status import alone, note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 
@@ -69,6 +76,8 @@ def _run(task: Task, config_name: str) -> int:
                     goes_on = cfg.get("resume") and started() == 1  # several processes are told the folder
                     added = resume_overrides(config_name, args.overrides) if goes_on else []
                     overrides = [*args.overrides, *added]
+                    if is_placed(overrides):
+                        refuse_unwritable(run_folder(config_name, overrides), "hydra.run.dir")
                     if (count := count_processes(cfg, overrides)) > 1:
                         return _in_processes(count, run_folder(config_name, overrides))
                     sys.argv += added
@@ -120,7 +129,8 @@ def _wind_up(config_name: str, sweep_dir: Path | None) -> None:
         return
     again = ""
     if sweep_dir is not None:
-        with suppress(KeyboardInterrupt):  # of somebody who cannot wait
+        # of somebody who cannot wait, also for PyTorch, which cannot be imported again
+        with suppress(KeyboardInterrupt, ImportError):
             show_sweep(sweep_dir)
         again = f" The same command with sweep={sweep_dir.name} goes on."
     elif config_name == "train":

@@ -1,11 +1,11 @@
 """Overrides from the command line, checked before anything runs: a typing error is answered with what is near."""
 
 import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,13 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xray_lightning.config import CONF, dotted_keys, is_folder_name, slug
 from xray_lightning.errors import XRayError, did_you_mean
-from xray_lightning.processes import asks_for_several, started
+from xray_lightning.processes import asks_for_several, is_placed, started
 from xray_lightning.status import is_held, unfinished
 
 NAMED = ("dataset", "model", "seed", "sweep")  # in every run's name, or no part of it
 OF_CHECKPOINTS = ("test", "export")  # commands that take dataset=checkpoint
 INDISPENSABLE = ("dataset", "model", "trainer", "paths")
 CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, ValueError)
+ROOM = 2**17  # bytes that a command needs before it has begun, for Hydra's copy of the configuration
 MOST_COMPOSITIONS = 64  # of swept groups that are looked through; a wrong key shows in the first few
 
 
@@ -74,13 +75,18 @@ def _check_outputs(cfg: DictConfig) -> None:
     """The folder that runs write to, before Hydra makes one in it."""
     if not isinstance(cfg.paths.outputs, str):
         raise XRayError(f"paths.outputs={cfg.paths.outputs} names no folder. Set paths.outputs=<folder>.")
-    outputs = Path(cfg.paths.outputs)
+    refuse_unwritable(Path(cfg.paths.outputs), "paths.outputs")
+
+
+def refuse_unwritable(folder: Path, key: str) -> None:
+    """Makes the folder. Raises XRayError where nothing can be written to it, of which Hydra shows a traceback."""
     try:
-        outputs.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(ROOM))
+            probe.flush()
     except OSError as error:
-        raise XRayError(f"{outputs} cannot be written to ({error.strerror}). Set paths.outputs=<folder>.") from error
-    if not os.access(outputs, os.W_OK):
-        raise XRayError(f"{outputs} cannot be written to. Set paths.outputs=<folder>.")
+        raise XRayError(f"{folder} cannot be written to ({error.strerror}). Set {key}=<folder>.") from error
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -209,6 +215,11 @@ def sweep_overrides(cfg: DictConfig, overrides: Sequence[str]) -> tuple[list[str
     for override in parsed:
         if override.key_or_group == "run_name" or (override.key_or_group == "sweep" and override.is_sweep_override()):
             raise XRayError(f"{override.key_or_group} cannot be set so in a sweep (-m): each run gets its own name.")
+        if override.key_or_group.startswith("hydra.sweep."):  # its lock and its tables would be elsewhere
+            raise XRayError(
+                f"{override.key_or_group} cannot be set in a sweep (-m): paths.outputs=<folder> and sweep=<name> say "
+                "where it is."
+            )
     sweeps = Path(cfg.paths.outputs) / "sweeps"
     added = []
     name = cfg.sweep
@@ -232,7 +243,7 @@ def resume_overrides(config_name: str, overrides: Sequence[str]) -> list[str]:
     """
     from xray_lightning.settings import settings_of  # and NumPy, which other commands need not wait for
 
-    if any(o.split("=", 1)[0] == "hydra.run.dir" for o in overrides):
+    if is_placed(overrides):
         return []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = _compose(config_name, [*overrides, "paths.run=."])  # the settings do not depend on it

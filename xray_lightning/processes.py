@@ -40,6 +40,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def is_placed(overrides: Sequence[str]) -> bool:
+    """Whether a command line says itself where its run is to be written."""
+    return any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides)
+
+
 def asks_for_several(trainer: DictConfig) -> bool:
     """Whether a trainer's configuration names more than one device, without looking for devices."""
     return any(str(trainer.get(key, one[0])) not in one for key, one in ONE_DEVICE.items())
@@ -72,7 +77,7 @@ def count_processes(cfg: DictConfig, overrides: Sequence[str]) -> int:
     several = "trainer" in cfg and asks_for_several(cfg.trainer)
     if several and "cascade" in cfg and cfg.cascade.screen:
         raise XRayError("A cascade is scored on one device: leave trainer.devices and trainer.strategy out.")
-    named = RUN_DIR in os.environ or any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides)
+    named = RUN_DIR in os.environ or is_placed(overrides)
     if started() > 1 and not named:
         raise XRayError(
             "Processes that srun or torchrun starts need one folder, which they cannot agree on by the time: give "

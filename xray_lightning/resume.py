@@ -22,7 +22,6 @@ from xray_lightning.models.checkpoint import read_checkpoint, write_checkpoint
 from xray_lightning.models.classifier import CARD, XRayClassifier
 
 log = logging.getLogger(__name__)
-FOLDER = "folder"  # in the state of LastCheckpoint: where it was, with links followed as Lightning follows them
 SETTINGS = "settings"  # entry of a card: digest of the settings that a run was begun with
 
 
@@ -40,21 +39,29 @@ class WholeFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         content = read_checkpoint(Path(path))
-        _moved(content["callbacks"], os.path.realpath(Path(path).parent))
+        for state in content["callbacks"].values():
+            if "best_k_models" in state:
+                _place(state, os.path.realpath(Path(path).parent))
         return content
 
 
-def _moved(callbacks: dict[str, dict[str, Any]], folder: str) -> None:
-    """Makes what callbacks note of checkpoints lie in `folder`. Lightning forgets the best score where it was another,
-    and takes the next epoch for the best."""
-    before = {state[FOLDER] for state in callbacks.values() if FOLDER in state}
-    for state in callbacks.values():
-        if state.get("dirpath") in before:
-            state["dirpath"] = folder
-            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                state[key] = state[key] and os.path.join(folder, os.path.basename(state[key]))
-            best = state["best_k_models"]
-            state["best_k_models"] = {os.path.join(folder, os.path.basename(path)): best[path] for path in best}
+def _place(state: dict[str, Any], folder: str) -> None:
+    """Makes what a ModelCheckpoint notes of its files lie in `folder`, with links followed as Lightning follows them.
+
+    Where it was another, Lightning forgets the best score, and takes the next epoch for the best. And it deletes what
+    such a note names, which is in no other folder, whoever wrote it.
+    """
+
+    def inside(path: str) -> str:
+        name = os.path.basename(path)
+        if path and not name.endswith(".ckpt"):
+            raise ValueError(f"{name!r} is no checkpoint's name")
+        return path and os.path.join(folder, name)
+
+    state["dirpath"] = folder
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = inside(state[key])
+    state["best_k_models"] = {inside(path): score for path, score in state["best_k_models"].items()}
 
 
 class LastCheckpoint(Checkpoint):
@@ -75,9 +82,10 @@ class LastCheckpoint(Checkpoint):
         self._best: Any = None  # score of the best checkpoint when it was written
         self._stopped = False  # by early stopping
         self._restored: dict[str, Any] | None = None
+        self.is_under_way = False  # what a checkpoint holds has been taken, if there was one
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": _random_state(), "stopped": self._stopped, FOLDER: os.path.realpath(self.path.parent)}
+        return {"random": _random_state(), "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
@@ -90,6 +98,7 @@ class LastCheckpoint(Checkpoint):
         if self._restored is not None:
             _set_random_state(self._restored["random"])
             self._restored = None
+        self.is_under_way = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stopped = trainer.should_stop
@@ -125,7 +134,7 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 
 
 def left_off(folder: Path, model: XRayClassifier) -> Path | None:
-    """The run's last.ckpt, where it is of the settings in the card of `model`; or None, and why on the terminal."""
+    """The run's last.ckpt, where it is of the settings in the card of `model`; or None, and why where it is broken."""
     last, best = (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     if not last.is_file():
         return None

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from xray_lightning.arguments import check_arguments
-from xray_lightning.artifacts import clear_results, read_json
+from xray_lightning.artifacts import clear_results, keep, read_json
 from xray_lightning.config import auto_precision, build, plain
 from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
@@ -31,7 +31,7 @@ from xray_lightning.machine import settle
 from xray_lightning.models.checkpoint import data_card, load_classifier, remember_familiar
 from xray_lightning.models.classifier import XRayClassifier
 from xray_lightning.processes import first_alone, is_first, refuse_other_numbers, trainer_errors
-from xray_lightning.resume import SETTINGS, WholeFiles, left_off, settings_digest
+from xray_lightning.resume import SETTINGS, LastCheckpoint, WholeFiles, left_off, settings_digest
 from xray_lightning.scored import images_seen, other_images, own_images
 from xray_lightning.settings import save_config, settings_of
 from xray_lightning.status import is_done, recorded, refuse_failed
@@ -87,12 +87,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 SETTINGS: settings_digest(settings),
             }
             prepare_inputs(model, data, trainer, [TRAIN, VAL, TEST])
-        _fit(trainer, model, data, left_off(folder, model))
+        _fit(trainer, model, data, folder)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
             log_examples(trainer, data)
             remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
+        if trainer.is_global_zero:
+            keep(_best_checkpoint(trainer))  # a run that is done is not run again
     if trainer.is_global_zero:
         log_outcome(trainer, settings, judged.record)
         _show(judged, best, data, trainer, folder, figures=cfg.figures)
@@ -105,7 +107,9 @@ def test(cfg: DictConfig) -> dict[str, Any]:
     Returns the content of metrics.json. Raises XRayError for what a user can mend.
     """
     folder = Path(cfg.paths.run)
-    with recorded(folder, {"ckpt": str(cfg.ckpt)}):
+    settings = {"ckpt": str(cfg.ckpt)}
+    is_done(folder, settings)  # refuses the folder of a training, or of another checkpoint
+    with recorded(folder, settings):
         if is_first():
             clear_results(folder)
             save_config(folder, cfg)
@@ -180,11 +184,20 @@ def _trainer(cfg: DictConfig, folder: Path, **fixed: Any) -> Trainer:
     return trainer
 
 
-def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, start: Path | None) -> None:
+def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, folder: Path) -> None:
+    last = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)), None)
+    start = left_off(folder, model) if last else None  # without it random numbers would be others
     try:
         trainer.fit(model, datamodule=data, ckpt_path=start)
-    except (MisconfigurationException, RuntimeError) as error:
-        monitors = "conditioned on metric" in str(error)  # early stopping, of what nobody logs
+    except (XRayError, OSError):
+        raise
+    except Exception as error:
+        if start and last and not last.is_under_way:  # what others wrote there fails wherever it is taken
+            raise XRayError(
+                f"{start} cannot be gone on from ({error!r}). It is damaged, or not of this program. Remove it, "
+                "and this run begins again."
+            ) from error
+        monitors = isinstance(error, RuntimeError) and "conditioned on metric" in str(error)  # of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):
             raise
         raise XRayError(f"Training cannot go on: {error}") from error

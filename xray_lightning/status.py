@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 RUNNING, DONE, FAILED = "running", "done", "failed"
 INTERRUPTED = "interrupted"  # the error of a run that was stopped by a signal
 LOCK = ".lock"
+PATIENCE = 0.25  # seconds: other jobs of a sweep hold a run for a moment to see whether one that says it is running is
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def recorded(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     if not is_first():  # another process of one run on several devices
         yield
         return
-    with alone(folder, f"{folder} is being run by another process. Wait for it, or stop it first."):
+    busy = f"{folder} is being run by another process. Wait for it, or stop it first."
+    with alone(folder, busy, patience=PATIENCE):
         status: dict[str, Any] = {
             "state": RUNNING,
             "started": _now(),
@@ -63,13 +65,13 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def alone(folder: Path, refusal: str) -> Iterator[None]:
+def alone(folder: Path, refusal: str, patience: float = 0.0) -> Iterator[None]:
     """Holds a folder for this process, also against other machines that share it. Raises XRayError(refusal) where
-    another one holds it. However a process ends, its hold ends with it."""
+    another one holds it for longer than `patience` seconds. However a process ends, its hold ends with it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise XRayError(refusal) from None
     except OSError as error:

@@ -1,6 +1,9 @@
 """A sweep's results, gathered from its run folders after every job, in whatever order and place they ran."""
 
 import logging
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,8 +69,21 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             folder = Path(config.hydra.sweep.dir)
-            with FileLock(folder / ".results.lock"):  # of jobs that end together, the last one to write has seen both
+            # of jobs that end together, the last one to write has seen both
+            with _disk_errors(folder), FileLock(folder / ".results.lock"):
                 write_tables(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        show_sweep(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        with _disk_errors(folder):
+            show_sweep(folder)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Says that the tables could not be written, of which Hydra would make a warning of its own."""
+    try:
+        yield
+    except OSError as error:
+        again = f"python -m xray_lightning.evaluation.report {shlex.quote(str(folder))}"
+        log.error("The tables of %s cannot be written (%s). To make them again: %s", folder, error.strerror, again)
