@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,19 @@ def test_splits_that_leak_are_told_beside_the_scores(configure: Configure, tmp_p
     assert all(f"{note[0].upper()}{note[1:]}" in page for note in expected)
 
 
-def test_nothing_of_a_run_is_left_beside_a_cascade_of_its_folder_nor_the_other_way_round(
+def test_neither_a_cascade_nor_a_test_takes_away_what_the_other_found(
     pair: dict[str, Any], configure: Configure, tmp_path: Path
 ) -> None:
-    ckpt = f"ckpt={tmp_path / 'covid/checkpoints/best.ckpt'}"
-    for _ in range(2):
-        score(configure(ckpt, run="cascade", config="test"))
-        assert not (tmp_path / "cascade/cascade.json").exists() and (tmp_path / "cascade/metrics.json").exists()
+    test = configure(f"ckpt={tmp_path / 'covid/checkpoints/best.ckpt'}", run="cascade", config="test")
+    cascade(asked(configure, tmp_path))
+    with pytest.raises(XRayError, match="is done, with other settings"):
+        score(test)
+    assert (tmp_path / "cascade/cascade.json").exists()
+    shutil.rmtree(tmp_path / "cascade")
+    score(test)
+    with pytest.raises(XRayError, match="is done, with other settings"):
         cascade(asked(configure, tmp_path))
-        assert (tmp_path / "cascade/cascade.json").exists() and not (tmp_path / "cascade/metrics.json").exists()
+    assert (tmp_path / "cascade/metrics.json").exists()
 
 
 def test_a_sweep_over_cascades_has_a_table_of_its_own(pair: dict[str, Any], shell: Any, tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def note_failure(folder: Path, reason: str) -> None:
 def is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the folder holds a finished run. Raises XRayError where that had other settings."""
     status = read_json(folder / "status.json")
-    if status is None or status.get("state") != DONE or read_json(folder / "metrics.json") is None:
+    results = (read_json(folder / name) for name in ("metrics.json", "cascade.json"))
+    if status is None or status.get("state") != DONE or not any(results):
         return False
     if not isinstance(status.get("settings"), dict):
         return False
