@@ -68,8 +68,23 @@ def test_an_interrupted_run_ends_with_the_numbers_of_a_whole_one(
     torch.rand(5)  # another process has drawn other numbers
     train(cfg)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["environment"]["repeatable"]
     later = json.loads((tmp_path / "run/status.json").read_text())
     assert later["state"] == "done" and later["seconds"] >= status["seconds"]
+
+
+def test_a_run_that_went_on_elsewhere_says_so(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = configure(*EACH_EPOCH)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 99)
+        stopped(cfg, monkeypatch, 1)
+    stopped(cfg, monkeypatch, 2)  # and is as it was then from here on
+    assert caplog.text.count("Going on with other threads") == 1
+    where = train(cfg)["environment"]
+    assert caplog.text.count("Going on with other") == 1
+    assert not where["repeatable"] and "went on with other threads" in where["repeatable_reason"]
 
 
 def test_epochs_that_were_done_are_not_run_again(

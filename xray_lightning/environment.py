@@ -27,6 +27,8 @@ VARIABLES = (
     *("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_ENABLE_MPS_FALLBACK"),
 )
+# Of an environment, what a run's numbers depend on beside its settings.
+DECISIVE = ("source", "python", "packages", "device", "devices", "threads", "cpu", "gpu", "determinism")
 
 
 def environment(device: torch.device, precision: str, devices: int = 1) -> dict[str, Any]:

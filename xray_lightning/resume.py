@@ -17,6 +17,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from xray_lightning.environment import DECISIVE, environment
 from xray_lightning.errors import XRayError
 from xray_lightning.models.checkpoint import read_checkpoint, write_checkpoint
 from xray_lightning.models.classifier import CARD, XRayClassifier
@@ -82,12 +83,25 @@ class LastCheckpoint(Checkpoint):
         self._best: Any = None  # score of the best checkpoint when it was written
         self._stopped = False  # by early stopping
         self._restored: dict[str, Any] | None = None
+        self._environment: dict[str, Any] = {}
         self.is_under_way = False  # what a checkpoint holds has been taken, if there was one
+        self.changed: set[str] = set()  # what of the environment was another before the run was stopped
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        where = environment(trainer.strategy.root_device, str(trainer.precision), trainer.world_size)
+        self._environment = {key: where[key] for key in DECISIVE}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": _random_state(), "stopped": self._stopped}
+        known = {"environment": self._environment, "changed": sorted(self.changed)}
+        return {"random": _random_state(), "stopped": self._stopped, **known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before = state_dict["environment"]
+        changed = {key for key in DECISIVE if before.get(key) != self._environment[key]}
+        if changed:
+            told = ", ".join(sorted(changed))
+            log.warning("Going on with other %s: the numbers need not be those of a run that nobody stopped", told)
+        self.changed = changed.union(state_dict["changed"]) & {*DECISIVE}
         self._restored = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,6 +141,15 @@ class LastCheckpoint(Checkpoint):
         if self._held is not None:
             write_checkpoint(self.path, self._held)
             self._held, self._written = None, monotonic()
+
+
+def went_on(trainer: Trainer) -> dict[str, Any]:
+    """What a record says of its environment where the run was begun in another one; empty for all other runs."""
+    changed = {key for own in trainer.checkpoint_callbacks if isinstance(own, LastCheckpoint) for key in own.changed}
+    if not changed:
+        return {}
+    reason = f"the run was stopped and went on with other {', '.join(sorted(changed))}"
+    return {"repeatable": False, "repeatable_reason": reason}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

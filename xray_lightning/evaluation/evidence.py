@@ -27,6 +27,7 @@ from xray_lightning.evaluation.gallery import galleries
 from xray_lightning.evaluation.record import test_record
 from xray_lightning.history import read_history
 from xray_lightning.models.classifier import XRayClassifier
+from xray_lightning.resume import went_on
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
         "data": fingerprints(data),
         "backbone": model.backbone_digest(),
         "checkpoint": digest_of(Path(scored).read_bytes()) if scored else None,
+        **went_on(trainer),
     }
     if not where["repeatable"]:
         log.info("The same command may give slightly other numbers next time: %s", where["repeatable_reason"])
