@@ -47,7 +47,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def test_mlflow_holds_a_runs_curves_settings_figures_and_outcome(
     configure: Configure, tmp_path: Path, scores: dict[str, float]
 ) -> None:
-    record = train(configure("logger=mlflow"))
+    record = train(configure("logger=mlflow", "figures=true"))
     assert values(record) == scores
     from mlflow.tracking import MlflowClient
 
@@ -58,26 +58,26 @@ def test_mlflow_holds_a_runs_curves_settings_figures_and_outcome(
     assert run.data.metrics["test/accuracy"] == pytest.approx(scores["test/accuracy"])
     assert {"val/auroc", "val/log_loss", "train/epoch_loss"} <= run.data.metrics.keys()
     assert run.data.params["model/name"] == "cnn" and run.data.params["seed"] == "0"
-    (figure,) = client.list_artifacts(run.info.run_id, "figures")
-    assert figure.path == "figures/examples.png"
-    assert [f.stat().st_size > 0 for f in (tmp_path / "run/mlflow").rglob("examples.png")] == [True]
+    figures = {figure.path for figure in client.list_artifacts(run.info.run_id, "figures")}
+    assert {"figures/examples.png", "figures/confusion_matrix.png"} <= figures
+    assert all(next((tmp_path / "run/mlflow").rglob(Path(figure).name)).stat().st_size > 0 for figure in figures)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_each_run_is_one_of_wandbs_offline(configure: Configure, tmp_path: Path, scores: dict[str, float]) -> None:
-    for run in ("first", "second"):
-        assert values(train(configure("logger=wandb", run=run))) == scores
+    for run, figures in (("first", "false"), ("second", "true")):
+        assert values(train(configure("logger=wandb", f"figures={figures}", run=run))) == scores
     gc.collect()  # as after each job
     for run in ("first", "second"):
         (folder,) = (tmp_path / run / "wandb").glob("offline-run-*")
         records = list(wandb_records(next(folder.glob("*.wandb"))))
         assert next(r.run.display_name for r in records if r.HasField("run")) == "pneumonia_cnn_s0"
         logged = {i.key or "/".join(i.nested_key) for r in records if r.HasField("history") for i in r.history.item}
-        assert {"val/auroc", "train/epoch_loss", "test/accuracy", "examples/count"} <= logged
+        assert {"val/auroc", "train/epoch_loss", "test/accuracy"} <= logged
         settings = {u.key for r in records if r.HasField("config") for u in r.config.update}
         assert {"dataset", "model", "seed"} <= settings
         assert any(r.HasField("exit") for r in records)
-        assert list(folder.rglob("examples*.png"))
+        assert ("examples/count" in logged) == bool(list(folder.rglob("examples*.png"))) == (run == "second")
 
 
 def wandb_records(file: Path) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from xray_lightning.data.catalog import write_catalog
 from xray_lightning.data.datamodule import XRayDataModule
 from xray_lightning.data.splits import TEST, TRAIN, VAL
 from xray_lightning.errors import XRayError, did_you_mean
-from xray_lightning.evaluation.dashboard import log_examples, log_outcome
+from xray_lightning.evaluation.dashboard import log_outcome
 from xray_lightning.evaluation.evidence import Judged, illustrate, judge
 from xray_lightning.evaluation.report.card import write_model_card
 from xray_lightning.evaluation.report.page import write_report
@@ -90,7 +90,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         _fit(trainer, model, data, folder)
         best = load_classifier(_best_checkpoint(trainer))
         if trainer.is_global_zero:
-            log_examples(trainer, data)
             remember_familiar(_best_checkpoint(trainer), best.to(trainer.strategy.root_device), data)
         judged = judge(best, data, trainer, folder)
         if trainer.is_global_zero:

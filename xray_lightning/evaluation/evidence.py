@@ -20,7 +20,7 @@ from xray_lightning.data.splits import ALL, TEST
 from xray_lightning.environment import environment
 from xray_lightning.evaluation.calibration import temper
 from xray_lightning.evaluation.curves import decision_figure, precision_recall_figure, roc_figure
-from xray_lightning.evaluation.dashboard import log_figure
+from xray_lightning.evaluation.dashboard import log_examples, log_figure
 from xray_lightning.evaluation.distributions import histogram_figure, learning_figure, reliability_figure
 from xray_lightning.evaluation.figures import confusion_figure, save_figure
 from xray_lightning.evaluation.gallery import galleries
@@ -68,8 +68,10 @@ def judge(model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder:
 
 
 def illustrate(judged: Judged, model: XRayClassifier, data: XRayDataModule, trainer: Trainer, folder: Path) -> None:
-    """Draws the figures of a record, into its folder and for the loggers."""
+    """Draws the figures of a record, into its folder and for the loggers, which also get images of a training."""
     history = read_history(folder / "history.csv")
+    if history:
+        log_examples(trainer, data)
     drawn = _figures(history, data, model, judged.rows, judged.record, judged.raw)
     for name, figure in progress(drawn, "Drawing figures", total=8 + bool(history)):
         save_figure(figure, folder / "figures" / f"{name}.png")
