@@ -64,10 +64,13 @@ def test_mlflow_holds_a_runs_curves_settings_figures_and_outcome(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_each_run_is_one_of_wandbs_offline(configure: Configure, tmp_path: Path, scores: dict[str, float]) -> None:
+def test_each_run_is_one_of_wandbs_offline(
+    configure: Configure, tmp_path: Path, scores: dict[str, float], told: Callable[[], list[str]]
+) -> None:
     for run, figures in (("first", "false"), ("second", "true")):
         assert values(train(configure("logger=wandb", f"figures={figures}", run=run))) == scores
     gc.collect()  # as after each job
+    assert told() == []
     for run in ("first", "second"):
         (folder,) = (tmp_path / run / "wandb").glob("offline-run-*")
         records = list(wandb_records(next(folder.glob("*.wandb"))))
@@ -127,7 +130,7 @@ def test_so_is_one_whose_experiment_fails(
     call: str,
 ) -> None:
     monkeypatch.setattr(f"torch.utils.tensorboard.SummaryWriter.{call}", fail)
-    assert values(train(configure())) == scores
+    assert values(train(configure("figures=true"))) == scores
     (message,) = told()
     assert "TensorBoardLogger failed (ConnectionError: no server)" in message
 
