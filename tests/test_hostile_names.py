@@ -16,9 +16,10 @@ from PIL import Image
 
 from xray_lightning.config import folder_name, is_folder_name, register_resolvers, slug
 from xray_lightning.errors import XRayError
-from xray_lightning.overrides import check_overrides, sweep_overrides
+from xray_lightning.overrides import check_overrides
 from xray_lightning.run import test as score
 from xray_lightning.run import train
+from xray_lightning.run_folders import sweep_overrides
 
 NO_FOLDER = ["-rf", "a b", "it's", "..", ".", ".hidden", "a/b", "../x", "/x", "a\\b", "$HOME", "<b>", "a\nb", "~"]
 CLASSES = ["<script>alert(1)</script>", "${oc.env:HOME}", "-rf", 'it\'s "ü"', "$\\bad{$", "{x}|%s", "y" * 80]

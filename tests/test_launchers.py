@@ -26,7 +26,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from xray_lightning.config import register_resolvers
 from xray_lightning.errors import XRayError
 from xray_lightning.machine import cores
-from xray_lightning.overrides import check_overrides, sweep_overrides, swept_params
+from xray_lightning.overrides import check_overrides
+from xray_lightning.run_folders import sweep_overrides, swept_params
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMALL = ("trainer=cpu", "trainer.max_epochs=1", "dataset.image_size=32", "figures=false")

@@ -19,15 +19,9 @@ from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.console import legible
 from xray_lightning.errors import XRayError, told_in_words
 from xray_lightning.machine import release
-from xray_lightning.overrides import (
-    check_overrides,
-    refuse_unwritable,
-    resume_overrides,
-    run_folder,
-    sweep_overrides,
-    swept_params,
-)
+from xray_lightning.overrides import check_overrides, refuse_unwritable
 from xray_lightning.processes import before_telling, count_processes, is_first, is_placed, launch, rank, started
+from xray_lightning.run_folders import resume_overrides, run_folder, sweep_overrides, swept_params
 from xray_lightning.status import alone, note_failure
 from xray_lightning.sweep import failed_runs, show_sweep
 

@@ -4,9 +4,10 @@ from functools import cache
 from random import Random
 
 from xray_lightning.config import dotted_keys
-from xray_lightning.overrides import check_overrides, sweep_overrides
+from xray_lightning.overrides import check_overrides
 from xray_lightning.predict import predict
 from xray_lightning.run import test, train
+from xray_lightning.run_folders import sweep_overrides
 
 from .oracle import Case
 from .world import World
