@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from xray_lightning.artifacts import atomic_write
-from xray_lightning.config import build
+from xray_lightning.config import build, refuse_cut_path
 from xray_lightning.errors import XRayError, plugin_errors
 
 NO_CHOICE = ("dataset", "seed", "sweep")  # a loss on other data is no better, and a lucky seed no better model
@@ -48,6 +48,7 @@ class OptunaSweeper(Sweeper):
 
             if n_trials < 1 or n_jobs < 1:
                 raise XRayError("hydra.sweeper.n_trials and hydra.sweeper.n_jobs must be at least 1.")
+            refuse_cut_path(storage, "hydra.sweeper.storage")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage, self.sampler, self.direction, self.seed = storage, sampler, direction, seed
         self.n_trials, self.n_jobs = n_trials, n_jobs

@@ -282,10 +282,8 @@ def search(tmp_path: Path) -> Callable[..., list[list[tuple[str, ...]]]]:
 
     def run(*arguments: str, jobs: Jobs | None = None, **own: Any) -> list[list[tuple[str, ...]]]:
         made: dict[str, Any] = {"direction": "minimize", "n_trials": 4, "n_jobs": 1, "seed": 0}
-        sampler = {"_target_": "optuna.samplers.RandomSampler"}
-        sweeper = plugin("xray_search.OptunaSweeper")(
-            storage=f"sqlite:///{tmp_path}/search.db", sampler=sampler, **made | own
-        )
+        made |= {"sampler": {"_target_": "optuna.samplers.RandomSampler"}, "storage": f"sqlite:///{tmp_path}/search.db"}
+        sweeper = plugin("xray_search.OptunaSweeper")(**made | own)
         sweeper.folder, sweeper.config_loader, sweeper.launcher = tmp_path, None, jobs or Jobs()
         with suppress(KeyboardInterrupt):
             sweeper.sweep(list(arguments))
@@ -333,6 +331,14 @@ def test_what_is_proposed_twice_at_a_time_runs_once_and_a_failure_is_no_result(
     assert [sorted(batch) for batch in launched] == [[("x=2",), ("x=3",)]]
     found = results(tmp_path)
     assert found["best_params"] == {"x": "2"} and found["best_value"] == 4 and 0 < found["trials"] < 8
+
+
+def test_a_study_that_would_be_in_another_place_is_refused(
+    search: Callable[..., list[list[tuple[str, ...]]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        search("x=interval(1,2)", storage="sqlite:////what?/search.db")
+    assert "would be another file" in caplog.text
 
 
 def test_the_command_line_comes_before_params(search: Callable[..., list[list[tuple[str, ...]]]]) -> None:

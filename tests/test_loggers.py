@@ -193,6 +193,11 @@ def test_what_is_no_logger_is_refused(configure: Configure) -> None:
         build_logger(configure("logger=csv", "logger._target_=builtins.dict").logger)
 
 
+def test_a_database_that_would_be_in_another_place_is_refused(configure: Configure) -> None:
+    with pytest.raises(XRayError, match=r"would be another file: it has a \?, # or %"):
+        build_logger(configure("logger=mlflow", "logger.tracking_uri='sqlite:////what?/mlflow.db'").logger)
+
+
 def test_a_guarded_logger_is_still_of_its_kind(configure: Configure) -> None:
     assert isinstance(build_logger(configure("logger=csv").logger), CSVLogger)
     assert isinstance(build_logger(configure().logger), TensorBoardLogger)

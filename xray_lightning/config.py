@@ -79,6 +79,13 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
+def refuse_cut_path(url: str, key: str) -> None:
+    """Raises XRayError for a path in the URL of a SQLite file that would be read as another file's: queries begin at
+    a question mark, and MLflow reads percent signs and number signs as those of a web address."""
+    if url.startswith("sqlite:///") and any(mark in url for mark in "?#%"):
+        raise XRayError(f"{key}={url} would be another file: it has a ?, # or %. Set {key}=sqlite:///<file>.")
+
+
 def plain(cfg: Any) -> Any:
     """Resolved plain dicts, lists, numbers and strings, which checkpoints can hold safely."""
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg

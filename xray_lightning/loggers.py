@@ -14,7 +14,7 @@ from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experime
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
-from xray_lightning.config import build
+from xray_lightning.config import build, refuse_cut_path
 from xray_lightning.errors import XRayError
 from xray_lightning.processes import is_first
 
@@ -50,6 +50,7 @@ def build_logger(cfg: DictConfig | None) -> Logger | Literal[False]:
     """
     if not cfg or not is_first():  # of several processes the first one writes
         return False
+    refuse_cut_path(str(cfg.get("tracking_uri")), "logger.tracking_uri")
     try:
         logger = build(cfg, Logger)
     except XRayError:
