@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python train.py -m experiment=demo dataset=pneumonia,covid model=cnn,resnet50
 
 test: install
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

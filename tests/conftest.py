@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.data.catalog import Radiograph
 from xray_lightning.data.phantoms import write_phantoms
+
+from .warm import Warm
 
 SMALL = (
     "trainer=cpu",
@@ -34,8 +36,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 class Shell:
     """Runs commands of the project in an empty folder, with the phantoms as its data."""
 
-    def __init__(self, folder: Path, data: Path, cache: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, data: Path, cache: Path, warm: Warm) -> None:
+        self.folder, self.warm = folder, warm
         self.environment = os.environ | {
             "XRAY_DATA": str(data),
             "XRAY_CACHE": str(cache),
@@ -48,14 +50,20 @@ class Shell:
         return [sys.executable, str(PROJECT / script) if script.endswith(".py") else script, *words[1:]]
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300
-        )
+        return self.warm(self.command(*words)[1:], self.folder, self.environment)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Runs commands that need not import PyTorch first."""
+    made = Warm()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def shell(tmp_path: Path, phantoms: Path, shared_cache: Path) -> Shell:
-    return Shell(tmp_path, phantoms, shared_cache)
+def shell(tmp_path: Path, phantoms: Path, shared_cache: Path, warm: Warm) -> Shell:
+    return Shell(tmp_path, phantoms, shared_cache, warm)
 
 
 @pytest.fixture(scope="session")
