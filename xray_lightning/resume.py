@@ -39,10 +39,22 @@ class WholeFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         content = read_checkpoint(Path(path))
+        _check_counts(content["loops"])
         for state in content["callbacks"].values():
             if "best_k_models" in state:
                 _place(state, os.path.realpath(Path(path).parent))
         return content
+
+
+def _check_counts(loops: Any) -> None:
+    """Of epochs and batches that were done: from one below zero, training would have no end."""
+    left = [loops]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif not isinstance(value, int) or value < 0:
+            raise ValueError(f"{value!r:.40} is no count of what was done")
 
 
 def _place(state: dict[str, Any], folder: str) -> None:
@@ -82,7 +94,7 @@ class LastCheckpoint(Checkpoint):
         self._best: Any = None  # score of the best checkpoint when it was written
         self._stopped = False  # by early stopping
         self._restored: dict[str, Any] | None = None
-        self.is_under_way = False  # what a checkpoint holds has been taken, if there was one
+        self.is_under_way = False  # an epoch is done, by which all that a checkpoint holds has been used
 
     def state_dict(self) -> dict[str, Any]:
         return {"random": _random_state(), "stopped": self._stopped}
@@ -98,7 +110,6 @@ class LastCheckpoint(Checkpoint):
         if self._restored is not None:
             _set_random_state(self._restored["random"])
             self._restored = None
-        self.is_under_way = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stopped = trainer.should_stop
@@ -108,6 +119,7 @@ class LastCheckpoint(Checkpoint):
         if monotonic() - self._written >= self.every_seconds or best is not self._best:
             self._best = best
             self._write()
+        self.is_under_way = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write()
