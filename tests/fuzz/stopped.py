@@ -86,12 +86,14 @@ def _spoilt_checkpoint(rng: Random, file: Path, foreign: Path) -> str:
     odd = (*ODD_VALUES, *NUMBERS, *NUMBERS, *TENSORS, *paths)
     how = rng.randrange(12)
     if how == 0:
-        content, told = rng.choice([[content], {"state_dict": content}, content[part], rng.choice(odd)]), "other content"
+        content = rng.choice([[content], {"state_dict": content}, content[part], rng.choice(odd)])
+        told = "other content"
     elif how == 1:
         del content[part]
         told = f"without {part}"
     elif how == 2:
-        content[part], told = content[rng.choice(sorted(content))], f"another part for {part}"
+        content[part] = content[rng.choice(sorted(content))]
+        told = f"another part for {part}"
     else:
         holder, told = with_odd_values({part: content[part]}, rng, rng.choice([1, 1, 1, 2, 4]), odd)
         content.pop(part)
