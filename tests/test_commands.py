@@ -31,7 +31,9 @@ def test_a_folder_that_no_run_can_be_in_is_one_message(shell: Any) -> None:
 
 
 def test_the_four_experiments_in_one_sweep(shell: Any, tmp_path: Path) -> None:
-    done = shell("train.py", "-m", "dataset=pneumonia,covid", "model=cnn,resnet50", "sweep=four", "figures=false", *SMALL)
+    done = shell(
+        "train.py", "-m", "dataset=pneumonia,covid", "model=cnn,resnet50", "sweep=four", "figures=false", *SMALL
+    )
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / "outputs/sweeps/four"
     runs = {"pneumonia_cnn_s0", "pneumonia_resnet50_s0", "covid_cnn_s0", "covid_resnet50_s0"}

@@ -199,6 +199,10 @@ def callback_state(content: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(state for name, state in content["callbacks"].items() if name.startswith(kind))
 
 
+def epochs_done(content: dict[str, Any]) -> dict[str, int]:
+    return content["loops"]["fit_loop"]["epoch_progress"]["current"]
+
+
 SPOILT: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no callbacks": lambda content: content.pop("callbacks"),
     "no optimizer": lambda content: content.pop("optimizer_states"),
@@ -206,6 +210,10 @@ SPOILT: dict[str, Callable[[dict[str, Any]], Any]] = {
     "weights": lambda content: content["state_dict"].update(dict.fromkeys(content["state_dict"], torch.ones(2))),
     "random": lambda content: callback_state(content, "LastCheckpoint")["random"].update(torch=torch.ones(3)),
     "history": lambda content: callback_state(content, "History").update(epochs=5),
+    "an epoch below zero": lambda content: epochs_done(content).update(processed=-3, completed=-3),
+    "a learning rate": lambda content: content["optimizer_states"][0]["param_groups"][0].update(lr="a"),
+    "a scheduler": lambda content: content["lr_schedulers"][0].update(base_lrs=["a"]),
+    "a moment": lambda content: content["optimizer_states"][0]["state"][0].update(exp_avg=torch.ones(3, 3)),
 }
 
 

@@ -40,10 +40,22 @@ class WholeFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         content = read_checkpoint(Path(path))
+        _check_counts(content["loops"])
         for state in content["callbacks"].values():
             if "best_k_models" in state:
                 _place(state, os.path.realpath(Path(path).parent))
         return content
+
+
+def _check_counts(loops: Any) -> None:
+    """Of epochs and batches that were done: from one below zero, training would have no end."""
+    left = [loops]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif not isinstance(value, int) or value < 0:
+            raise ValueError(f"{value!r:.40} is no count of what was done")
 
 
 def _place(state: dict[str, Any], folder: str) -> None:
@@ -84,7 +96,7 @@ class LastCheckpoint(Checkpoint):
         self._stopped = False  # by early stopping
         self._restored: dict[str, Any] | None = None
         self._environment: dict[str, Any] = {}
-        self.is_under_way = False  # what a checkpoint holds has been taken, if there was one
+        self.is_under_way = False  # an epoch is done, by which all that a checkpoint holds has been used
         self.changed: set[str] = set()  # what of the environment was another before the run was stopped
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -112,7 +124,6 @@ class LastCheckpoint(Checkpoint):
         if self._restored is not None:
             _set_random_state(self._restored["random"])
             self._restored = None
-        self.is_under_way = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stopped = trainer.should_stop
@@ -122,6 +133,7 @@ class LastCheckpoint(Checkpoint):
         if monotonic() - self._written >= self.every_seconds or best is not self._best:
             self._best = best
             self._write()
+        self.is_under_way = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write()

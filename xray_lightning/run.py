@@ -188,13 +188,13 @@ def _fit(trainer: Trainer, model: XRayClassifier, data: XRayDataModule, folder: 
     start = left_off(folder, model) if last else None  # without it random numbers would be others
     try:
         trainer.fit(model, datamodule=data, ckpt_path=start)
-    except (XRayError, OSError):
+    except (XRayError, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if start and last and not last.is_under_way:  # what others wrote there fails wherever it is taken
+        if start and last and not last.is_under_way:  # what others wrote there fails wherever it is used
             raise XRayError(
-                f"{start} cannot be gone on from ({error!r}). It is damaged, or not of this program. Remove it, "
-                "and this run begins again."
+                f"{start} cannot be gone on from ({error!r:.500}). Where it is damaged, or not of this program, remove "
+                "it, and this run begins again. debug=true shows what happened."
             ) from error
         monitors = isinstance(error, RuntimeError) and "conditioned on metric" in str(error)  # of what nobody logs
         if not monitors and not isinstance(error, MisconfigurationException):

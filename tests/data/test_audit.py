@@ -336,16 +336,15 @@ def test_a_report_counts_one_and_many(record: Record) -> None:
 
 
 @pytest.fixture
-def command(tmp_path: Path, phantoms: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(tmp_path: Path, phantoms: Path, warm: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the audit command on phantoms in an empty folder, with a cache in `tmp_path`."""
     paths = [f"paths.{name}={folder}" for name, folder in (("data", phantoms), ("cache", "cache"), ("outputs", "out"))]
-    words = [sys.executable, "-m", "xray_lightning.data.audit", *paths]
+    words = ["-m", "xray_lightning.data.audit", *paths]
     environment = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "200"}
 
     def run(*overrides: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*words, *overrides], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
+        done: subprocess.CompletedProcess[str] = warm([*words, *overrides], tmp_path, environment)
+        return done
 
     return run
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
-from . import pictures, places, records, settings
+from . import pictures, places, records, settings, stopped
 from .oracle import Case
 from .world import World
 
@@ -20,4 +20,5 @@ KINDS: dict[str, Callable[[Random, World], Case]] = {
     "caches": places.caches,
     "checkpoints": records.checkpoints,
     "run folders": records.run_folders,
+    "stopped runs": stopped.stopped_runs,
 }

@@ -3,9 +3,11 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -15,6 +17,7 @@ from PIL import Image
 
 from xray_lightning.config import CONF, register_resolvers
 from xray_lightning.data.phantoms import write_phantoms
+from xray_lightning.history import History
 from xray_lightning.overrides import check_overrides
 from xray_lightning.run import train
 
@@ -30,6 +33,7 @@ TINY = (
     "dataset.augment=null",
     "model.channels=[2,2,2]",
 )
+STOPPED = ("trainer.max_epochs=2", "callbacks=early_stopping")
 
 
 class World:
@@ -87,6 +91,19 @@ class World:
             train(self.configured(folder, "train", *more, f"paths.run={folder / name}"))
             (folder / name / "figures").mkdir()
             Image.new("RGB", (40, 30), "steelblue").save(folder / name / "figures/roc.png")
+        return folder
+
+    @cached_property
+    def stopped(self) -> Path:
+        """A run of the settings STOPPED that was interrupted in its second epoch; not to be changed."""
+
+        def interrupted(_: History, trainer: Any, *args: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+        folder = self.root / "stopped"
+        with patch.object(History, "on_train_batch_end", interrupted), suppress(SystemExit):  # Lightning's answer to it
+            train(self.configured(self.root, "train", *STOPPED, f"paths.run={folder}"))
         return folder
 
     @property
