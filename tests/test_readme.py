@@ -4,9 +4,9 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,26 +30,32 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def run(project: Path, *words: str, **environment: str) -> str:
-    variables = os.environ | {"PYTHONPATH": str(project), "XRAY_CACHE": str(project / "cache")} | environment
-    done = subprocess.run(
-        [sys.executable, *words], cwd=project, env=variables, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+@pytest.fixture
+def run(extended: Path, warm: Any) -> Callable[..., str]:
+    """Runs a command in the extended copy; returns what it shows."""
+
+    def command(*words: str, **environment: str) -> str:
+        paths = {"PYTHONPATH": str(extended), "XRAY_CACHE": str(extended / "cache")}
+        done = warm(words, extended, os.environ | paths | environment)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return str(done.stdout)
+
+    return command
 
 
-SMALL = ("trainer=cpu", "trainer.max_epochs=1", "dataset.image_size=32")
+SMALL = ("trainer=cpu", "trainer.max_epochs=1", "dataset.image_size=32", "figures=false")
 
 
-def test_the_added_model_trains_and_its_checkpoint_scores(extended: Path, phantoms: Path) -> None:
+def test_the_added_model_trains_and_its_checkpoint_scores(
+    run: Callable[..., str], extended: Path, phantoms: Path
+) -> None:
     data = {"XRAY_DATA": str(phantoms)}
-    assert "tiny" in run(extended, "train.py", "-m", "model=tiny", "sweep=added", *SMALL, **data)
+    assert "tiny" in run("train.py", "-m", "model=tiny", "sweep=added", *SMALL, **data)
     ckpt = extended / "outputs/sweeps/added/pneumonia_tiny_s0/checkpoints/best.ckpt"
-    assert "tiny" in run(extended, "test.py", f"ckpt={ckpt}", "trainer=cpu", **data)
+    assert "tiny" in run("test.py", f"ckpt={ckpt}", "trainer=cpu", **data)
 
 
-def test_the_added_data_set_downloads_and_trains(extended: Path) -> None:
+def test_the_added_data_set_downloads_and_trains(run: Callable[..., str], extended: Path) -> None:
     section = (PROJECT / "README.md").read_text().split("## Add a data set")[1].split("\n## ")[0]
     noise = np.random.default_rng(0)
     for folder, count in (("clear", 40), ("nodule", 30), ("calcified", 20)):
@@ -59,9 +65,9 @@ def test_the_added_data_set_downloads_and_trains(extended: Path) -> None:
             Image.fromarray(noise.integers(0, 256, (40, 40), dtype=np.uint8)).save(file)
     one, download, kept = map(shlex.split, re.findall(r"(?:^|`)python ([^`\n]+)", section, flags=re.MULTILINE))
     data = {"XRAY_DATA": "data"}  # as without the variable, which whoever runs the tests may have set
-    assert "folder" in run(extended, *one, *SMALL, **data)
-    assert str(extended / "data" / "lungs") in run(extended, *download, **data)
-    assert "lungs" in run(extended, *kept, *SMALL, **data)
+    assert "folder" in run(*one, *SMALL, **data)
+    assert str(extended / "data" / "lungs") in run(*download, **data)
+    assert "lungs" in run(*kept, *SMALL, **data)
 
 
 @pytest.mark.parametrize("folder", ["conf", "docs", "."])

@@ -177,7 +177,7 @@ def test_tables_that_cannot_be_written_are_told_in_words(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"xray_lightning.sweep.{name}", full)
+    monkeypatch.setattr(f"xray_lightning.evaluation.runs.{name}", full)
     SweepCallback().on_job_end(config(sweep, RunMode.MULTIRUN), job_return=JobReturn())
     SweepCallback().on_multirun_end(config(sweep, RunMode.MULTIRUN))
     assert [r.getMessage() for r in caplog.records] == [
