@@ -227,6 +227,15 @@ def test_a_state_that_somebody_else_wrote_is_one_message(
         train(configure("~logger", *EACH_EPOCH))
 
 
+def test_a_state_of_no_epoch_is_no_start(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped(configure("~logger", *EACH_EPOCH), monkeypatch, 1)
+    tampered(tmp_path / "run/checkpoints/last.ckpt", lambda content: content.update(epoch={"a": 1}))
+    train(configure("~logger", *EACH_EPOCH))
+    assert "Going on after" not in caplog.text
+
+
 @pytest.mark.parametrize("path", ["{}/..", "{}/../../precious.ckpt", "memory://precious.ckpt"])
 def test_a_state_that_somebody_else_wrote_deletes_nothing_elsewhere(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str

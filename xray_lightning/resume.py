@@ -175,7 +175,9 @@ def left_off(folder: Path, model: XRayClassifier) -> Path | None:
         return None
     try:
         content = read_checkpoint(last)
-        if content[CARD].get(SETTINGS) != model.card[SETTINGS] or "loops" not in content:
+        if content[CARD].get(SETTINGS) != model.card[SETTINGS]:
+            return None
+        if "loops" not in content or not isinstance(content.get("epoch"), int):
             return None
         read_checkpoint(best)  # the best epoch so far, which is not trained again
     except XRayError as error:  # after a power cut, say

@@ -88,7 +88,7 @@ class Run:
 
 def images_of(records: Sequence[Mapping[str, Any]]) -> str:
     """What the images are called that all of the records score: after their side of the split, or just images."""
-    names = {IMAGES.get(r["split"], "images") if r.get("seen") is None else "images" for r in records}
+    names = {IMAGES.get(r.get("split", "test"), "images") if r.get("seen") is None else "images" for r in records}
     return names.pop() if len(names) == 1 else "images"
 
 
