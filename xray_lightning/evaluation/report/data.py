@@ -55,7 +55,8 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        return self.row.record or {}
+        """Empty where there is none. Where it tells no split, as that of an earlier version, it is of test."""
+        return {"split": "test"} | self.row.record if self.row.record else {}
 
     @cached_property
     def status(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class Run:
 
 def images_of(records: Sequence[Mapping[str, Any]]) -> str:
     """What the images are called that all of the records score: after their side of the split, or just images."""
-    names = {IMAGES.get(r.get("split", "test"), "images") if r.get("seen") is None else "images" for r in records}
+    names = {IMAGES.get(r["split"], "images") if r.get("seen") is None else "images" for r in records}
     return names.pop() if len(names) == 1 else "images"
 
 

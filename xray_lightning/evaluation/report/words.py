@@ -47,7 +47,7 @@ def _states(states: Sequence[str]) -> str:
 def _scores(done: Sequence[Run]) -> str:
     record = done[0].record
     groups = f" of {count(record['groups'], 'patient group')}" if record.get("groups") else ""
-    images = IMAGES.get(record.get("split", "test"), "images").removesuffix("s")
+    images = IMAGES.get(record["split"], "images").removesuffix("s")
     text = f"On {count(record['n'], images)}{groups} of {record['dataset']}: "
     ranked = sorted(done, key=lambda run: estimate(run.record["metrics"].get("auroc")).value or 0.0, reverse=True)
     if len(ranked) > MOST_NAMED:
